@@ -1,0 +1,68 @@
+"""The learned gradient of the regularizer: a small CNN, r_l in the paper."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.layers.factories import Conv
+from torch import nn
+
+from ..errors import InputError
+
+__all__ = ["Regularizer"]
+
+NEGATIVE_SLOPE = 0.2
+
+
+class Regularizer(nn.Module):
+    """Five 3^d convolutions of 32 channels with LeakyReLU(0.2), the last without activation (Qiu et al., section 2.2).
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the input.
+        num_channels: channels of the hidden layers.
+        num_layers: number of convolutions, at least 2.
+
+    Input (B, in_channels, *spatial), output (B, spatial_dims, *spatial).
+    """
+
+    def __init__(self, spatial_dims: int, in_channels: int, num_channels: int = 32, num_layers: int = 5) -> None:
+        super().__init__()
+        if num_layers < 2:
+            raise InputError(f"num_layers must be at least 2, got {num_layers}.")
+        channels = [in_channels, *[num_channels] * (num_layers - 1), spatial_dims]
+        conv = Conv[Conv.CONV, spatial_dims]
+        self.convs = nn.ModuleList(conv(i, o, kernel_size=3, padding=1) for i, o in zip(channels, channels[1:]))
+        for layer in self.convs:
+            nn.init.kaiming_uniform_(layer.weight, a=NEGATIVE_SLOPE, nonlinearity="leaky_relu")
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # channels last is what convolutions on a CPU and on tensor cores like best
+        memory_format = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
+        x = x.to(dtype=self.convs[0].weight.dtype, memory_format=memory_format)
+        for conv in self.convs[:-1]:
+            x = _conv_leaky_relu(conv, x)
+        return self.convs[-1](x)
+
+
+def _conv_leaky_relu(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
+    if _can_fuse(conv, x):
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, 1, "leaky_relu", [NEGATIVE_SLOPE], ""
+        )
+    # in place: the convolution does not need its own output in the backward pass
+    return nn.functional.leaky_relu_(conv(x), NEGATIVE_SLOPE)
+
+
+def _can_fuse(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> bool:
+    """oneDNN computes convolution and activation in one pass; without autograd or autocast, on a CPU that has it."""
+    return (
+        not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype == conv.weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and not torch.jit.is_tracing()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    )

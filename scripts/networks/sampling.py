@@ -1,0 +1,150 @@
+"""Multilinear interpolation of an image under a dense displacement field, with its exact derivatives.
+
+Convention (DESIGN of this bundle, and of ``monai.networks.blocks.Warp``): a ddf is in voxels, tensor-axis order,
+pull-back, aligned corners, border padding: ``warped(x) = image(clamp(x + ddf(x)))``.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from itertools import combinations, product
+from operator import mul
+from typing import Any
+
+import torch
+
+__all__ = ["warp_with_gradient"]
+
+Derivatives = dict[tuple[int, ...], torch.Tensor]
+
+
+def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sample ``image`` at ``x + ddf(x)`` and return the value and the derivative of the interpolant there.
+
+    The derivative is that of the piecewise multilinear function itself, not an interpolated finite difference. At a
+    lattice point it is the one-sided derivative towards larger coordinates (towards smaller ones on the last lattice
+    point); beyond the border, where the padding is constant, it is zero. Value and derivative come from one gather
+    of the 2^d corners. Its backward pass is written by hand and keeps only ``image`` and ``ddf``.
+
+    Args:
+        image: shape (B, C, *spatial), floating point.
+        ddf: displacement in voxels, shape (B, d, *spatial), of the dtype of ``image``.
+
+    Returns:
+        the sampled image, shape (B, C, *spatial), and its gradient per voxel, shape (B, C, d, *spatial).
+    """
+    if torch.is_grad_enabled() and (image.requires_grad or ddf.requires_grad):
+        warped, gradient = _WarpWithGradient.apply(image, ddf)
+        return warped, gradient
+    return _value_and_gradient(*_derivatives(image, ddf, order=1))
+
+
+class _WarpWithGradient(torch.autograd.Function):
+    """Recomputes the interpolation in its backward pass, which needs only mixed second derivatives more."""
+
+    @staticmethod
+    def forward(ctx: Any, image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.save_for_backward(image, ddf)
+        return _value_and_gradient(*_derivatives(image, ddf, order=1))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        image, ddf = ctx.saved_tensors
+        grad_value, grad_gradient = grads
+        grad_image = grad_ddf = None
+        if ctx.needs_input_grad[1]:
+            grad_ddf = _backward_ddf(image, ddf, grad_value, grad_gradient)
+        if ctx.needs_input_grad[0]:
+            grad_image = _backward_image(image, ddf, grad_value, grad_gradient)
+        return grad_image, grad_ddf
+
+
+def _locate(size: torch.Size, ddf: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """Per axis: index of the lower corner, fraction towards the upper one, and whether the point is inside."""
+    lower, fraction, inside = [], [], []
+    for axis, extent in enumerate(size):
+        shape = [1] * len(size)
+        shape[axis] = -1
+        lattice = torch.arange(ddf.shape[2 + axis], dtype=ddf.dtype, device=ddf.device).view(shape)
+        point = ddf[:, axis] + lattice
+        inside.append((point >= 0) & (point <= extent - 1))
+        point = point.clamp(0, extent - 1)
+        # clamped as integers, so that a NaN displacement gives NaN and not an index out of range
+        index = point.detach().long().clamp_(0, max(extent - 2, 0))
+        lower.append(index)
+        fraction.append(point - index)
+    return lower, fraction, inside
+
+
+def _corner_indices(size: torch.Size, lower: list[torch.Tensor]) -> torch.Tensor:
+    """Flat indices of the 2^d corners, first axis slowest, shape (B, 2^d, *spatial)."""
+    strides = [1]
+    for extent in reversed(size[1:]):
+        strides.insert(0, strides[0] * extent)
+    base = sum(index * stride for index, stride in zip(lower, strides))
+    steps = [stride if extent > 1 else 0 for stride, extent in zip(strides, size)]
+    offsets = torch.tensor([sum(s for s, bit in zip(steps, bits) if bit) for bits in product((0, 1), repeat=len(size))])
+    return base.unsqueeze(1) + offsets.to(base.device).view(-1, *[1] * len(size))
+
+
+def _derivatives(image: torch.Tensor, ddf: torch.Tensor, order: int) -> tuple[Derivatives, list[torch.Tensor]]:
+    """Mixed derivatives of the multilinear interpolant, keyed by their axes: () value, (0,) first, (0, 1) mixed second.
+
+    The corners are merged axis by axis: along an axis, a derivative that has it is the difference of the two ends, and
+    one that has not is their interpolation.
+    """
+    size = image.shape[2:]
+    lower, fraction, inside = _locate(size, ddf)
+    indices = _corner_indices(size, lower)
+    flat = image.flatten(2)
+    corners = flat.gather(2, indices.flatten(1).unsqueeze(1).expand(-1, flat.shape[1], -1))
+    corners = corners.view(*image.shape[:2], *indices.shape[1:])
+    nodes: list[Derivatives] = [{(): corner} for corner in corners.unbind(2)]
+    for axis in reversed(range(len(size))):
+        weight = fraction[axis].unsqueeze(1)
+        nodes = [_merge(low, high, axis, weight, order) for low, high in zip(nodes[0::2], nodes[1::2])]
+    return nodes[0], inside
+
+
+def _merge(low: Derivatives, high: Derivatives, axis: int, weight: torch.Tensor, order: int) -> Derivatives:
+    merged = {axes: torch.lerp(low[axes], high[axes], weight) for axes in low}
+    merged.update({(axis, *axes): high[axes] - low[axes] for axes in low if len(axes) < order})
+    return merged
+
+
+def _value_and_gradient(derivatives: Derivatives, inside: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    gradient = [derivatives[(axis,)] * mask.unsqueeze(1) for axis, mask in enumerate(inside)]
+    return derivatives[()], torch.stack(gradient, dim=2)
+
+
+def _backward_ddf(
+    image: torch.Tensor, ddf: torch.Tensor, grad_value: torch.Tensor, grad_gradient: torch.Tensor
+) -> torch.Tensor:
+    """Chain rule towards the displacement; pure second derivatives of a multilinear function are zero."""
+    derivatives, inside = _derivatives(image, ddf, order=2)
+    dims = len(inside)
+    result = [grad_value * derivatives[(axis,)] for axis in range(dims)]
+    for first, second in combinations(range(dims), 2):
+        mixed = derivatives[(first, second)]
+        result[first] = result[first] + grad_gradient[:, :, second] * mixed * inside[second].unsqueeze(1)
+        result[second] = result[second] + grad_gradient[:, :, first] * mixed * inside[first].unsqueeze(1)
+    return torch.stack([(grad.sum(1) * mask) for grad, mask in zip(result, inside)], dim=1)
+
+
+def _backward_image(
+    image: torch.Tensor, ddf: torch.Tensor, grad_value: torch.Tensor, grad_gradient: torch.Tensor
+) -> torch.Tensor:
+    """Chain rule towards the image: the corner weights, and their derivatives, scattered back."""
+    size = image.shape[2:]
+    lower, fraction, inside = _locate(size, ddf)
+    indices = _corner_indices(size, lower).flatten(2)
+    flat = torch.zeros_like(image.flatten(2))
+    for corner, bits in enumerate(product((0, 1), repeat=len(size))):
+        weights = [t if bit else 1 - t for t, bit in zip(fraction, bits)]
+        grad = grad_value * reduce(mul, weights).unsqueeze(1)
+        for axis, bit in enumerate(bits):
+            slope = reduce(mul, weights[:axis] + weights[axis + 1 :]) * inside[axis]
+            grad = grad + grad_gradient[:, :, axis] * (slope if bit else -slope).unsqueeze(1)
+        index = indices[:, corner].unsqueeze(1).expand(-1, flat.shape[1], -1)
+        flat = flat.scatter_add(2, index, grad.flatten(2))
+    return flat.view(image.shape)

@@ -1,0 +1,52 @@
+"""Weights from a file into a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+
+__all__ = ["load_weights"]
+
+
+def load_weights(network: nn.Module, path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """Load a state dictionary, check that it fits, and return the network on the device.
+
+    Args:
+        network: what the weights are for.
+        path: a file of ``torch.save``: a state dictionary, or a training checkpoint that holds one as ``network``.
+        device: where the network goes.
+
+    Raises:
+        InputError: when the file is missing, unreadable, or holds the weights of another configuration.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"weights: {path} does not exist: expected a checkpoint of torch.save.")
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, pickle and zipfile each have their own errors for a damaged file
+        raise InputError(f"weights: {path} cannot be read as a checkpoint of torch.save, is it whole?") from error
+    if isinstance(state, dict) and isinstance(state.get("network"), dict):
+        state = state["network"]
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise InputError(f"weights: {path} holds no state dictionary: expected parameter names with tensors.")
+    difference = _first_difference(state, network.state_dict())
+    if difference:
+        raise InputError(f"weights: {path} is of another network configuration: {difference}.")
+    network.load_state_dict(state)
+    return network.to(device)
+
+
+def _first_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> str | None:
+    for name, value in expected.items():
+        if name not in found:
+            return f"found no '{name}', expected shape {tuple(value.shape)}"
+        if found[name].shape != value.shape:
+            return f"found '{name}' of shape {tuple(found[name].shape)}, expected {tuple(value.shape)}"
+    surplus = sorted(set(found) - set(expected))
+    return f"found '{surplus[0]}', which this network does not have" if surplus else None

@@ -1,0 +1,149 @@
+"""The files of one registration, written together or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Hashable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from .deformation.formats import ddf_to_itk, image_like
+from .errors import InputError
+from .report import draw_overview
+
+__all__ = ["RegistrationWriter"]
+
+PACKAGES = ("torch", "monai", "nibabel", "numpy", "pytorch-ignite")
+INPUTS = ("fixed", "moving", "label_fixed", "label_moving")
+OUTPUTS = (
+    "moving_warped.nii.gz",
+    "label_warped.nii.gz",
+    "displacement.nii.gz",
+    "displacement_inverse.nii.gz",
+    "jacobian_determinant.nii.gz",
+    "overview.png",
+    "metrics.json",
+)
+
+
+class RegistrationWriter:
+    """Writes the results of pairs below an output folder, all on the fixed image's own grid and with its header.
+
+    Args:
+        output_dir: the folder; a pair's own is ``output_dir / name``.
+        weights: the file whose checksum goes into ``metrics.json``.
+        overwrite: replace results that are there.
+    """
+
+    def __init__(self, output_dir: str | Path, weights: str | Path, overwrite: bool = False) -> None:
+        self.output_dir = Path(output_dir).expanduser()
+        self.weights = Path(weights).expanduser()
+        self.overwrite = overwrite
+
+    def folder(self, pair: Mapping[Hashable, Any]) -> Path:
+        return self.output_dir / pair["name"]
+
+    def prepare(self) -> None:
+        """Make sure that the output folder can be written to.
+
+        Raises:
+            InputError: when it cannot.
+        """
+        try:
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.output_dir).close()
+        except OSError as error:
+            raise InputError(f"output_dir: {self.output_dir} cannot be written to ({error.strerror}).") from error
+
+    def is_done(self, pair: Mapping[Hashable, Any]) -> bool:
+        """Whether the pair's folder holds the result of the same files and weights, and may be skipped.
+
+        Raises:
+            InputError: when it holds the result of others and may not be overwritten.
+        """
+        path = self.folder(pair) / "metrics.json"
+        readable = all(Path(pair[key]).is_file() for key in INPUTS if key in pair)
+        if self.overwrite or not readable or not path.is_file():
+            return False
+        try:
+            done = json.loads(path.read_text())["sha256"]
+        except (OSError, ValueError, KeyError):
+            done = None
+        if done == self._checksums(pair):
+            return True
+        raise InputError(
+            f"output_dir: {path.parent} holds the result of other files or weights: "
+            "expected an empty folder, or --overwrite true."
+        )
+
+    def write(self, pair: Mapping[Hashable, Any], result: Mapping[Hashable, Any], seconds: dict[str, float]) -> None:
+        """Write the files of DESIGN section 3; ``metrics.json`` comes last, so its presence says that all are there.
+
+        Args:
+            pair: the names of the input files.
+            result: what the postprocessing made of them.
+            seconds: time of each stage so far; ``write`` is added.
+        """
+        start = time.perf_counter()
+        folder = self.folder(pair)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".partial_", dir=folder) as name:
+            temporary = Path(name)
+            for file, image in _images(nib.load(pair["fixed"]), result).items():
+                nib.save(image, temporary / file)
+            draw_overview(result, temporary / "overview.png")
+            metrics = {
+                **result["metrics"],
+                "seconds": {**seconds, "write": time.perf_counter() - start},
+                "files": {key: str(Path(pair[key]).resolve()) for key in INPUTS if key in pair},
+                "sha256": self._checksums(pair),
+                "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            }
+            (temporary / "metrics.json").write_text(json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n")
+            (folder / "metrics.json").unlink(missing_ok=True)
+            for file in OUTPUTS:
+                if (temporary / file).exists():
+                    os.replace(temporary / file, folder / file)
+                else:
+                    (folder / file).unlink(missing_ok=True)
+
+    def _checksums(self, pair: Mapping[Hashable, Any]) -> dict[str, str]:
+        paths = {"weights": self.weights, **{key: Path(pair[key]) for key in INPUTS if key in pair}}
+        return {key: _sha256(path) for key, path in paths.items()}
+
+
+def _images(fixed: nib.Nifti1Image, result: Mapping[Hashable, Any]) -> dict[str, nib.Nifti1Image]:
+    def scalar(values: Any, dtype: Any = np.float32) -> nib.Nifti1Image:
+        return image_like(np.asarray(values).reshape(fixed.shape[:3]).astype(dtype), fixed)
+
+    images = {
+        "moving_warped.nii.gz": scalar(result["warped"]),
+        "displacement.nii.gz": ddf_to_itk(np.asarray(result["ddf"]), fixed),
+        "displacement_inverse.nii.gz": ddf_to_itk(np.asarray(result["inverse_ddf"]), fixed),
+        "jacobian_determinant.nii.gz": scalar(result["jacobian"]),
+    }
+    if "warped_label" in result:
+        images["label_warped.nii.gz"] = scalar(result["warped_label"], np.int32)
+    return images
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null says that a measure is not defined."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
