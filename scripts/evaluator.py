@@ -34,13 +34,12 @@ class PairEvaluator(SupervisedEvaluator):
     """
 
     def __init__(self, dataset: Dataset, writer: RegistrationWriter, postprocessing: Transform, **kwargs: Any) -> None:
-        super().__init__(
-            val_data_loader=range(len(dataset)), epoch_length=len(dataset), decollate=False, **kwargs
-        )
+        super().__init__(val_data_loader=range(len(dataset)), epoch_length=len(dataset), decollate=False, **kwargs)
         self.dataset = dataset
         self.writer = writer
         self.to_native = postprocessing
         self.failures: dict[str, str] = {}
+        self.skipped: list[str] = []
 
     def run(self, global_epoch: int = 1) -> None:
         """Register all pairs.
@@ -48,9 +47,14 @@ class PairEvaluator(SupervisedEvaluator):
         Raises:
             InputError: when the output folder cannot be written to, or after the last pair when some failed.
         """
-        self.failures = {}
+        self.failures, self.skipped = {}, []
         self.writer.prepare()
         super().run(global_epoch)
+        done = len(self.dataset) - len(self.failures) - len(self.skipped)
+        logger.info(
+            "registered %d, skipped %d that were done, failed %d: results in %s",
+            *(done, len(self.skipped), len(self.failures), self.writer.output_dir),
+        )
         if len(self.dataset) > 1 and self.failures:
             raise InputError(f"{len(self.failures)} of {len(self.dataset)} pairs failed: {', '.join(self.failures)}.")
 
@@ -70,7 +74,7 @@ class PairEvaluator(SupervisedEvaluator):
     def _register(self, index: int) -> dict[str, Any]:
         pair = self.dataset.data[index]
         if self.writer.is_done(pair):
-            logger.info("%s is done: skipped", self.writer.folder(pair))
+            self.skipped.append(pair["name"])
             return {}
         times = [time.perf_counter()]
         data = self.dataset[index]
@@ -82,7 +86,6 @@ class PairEvaluator(SupervisedEvaluator):
         stages = ("read", "network", "native_grid")
         seconds = {stage: end - start for stage, start, end in zip(stages, times, times[1:])}
         self.writer.write(pair, result, seconds)
-        logger.info("registered %s", self.writer.folder(pair))
         return {"metrics": result["metrics"]}
 
     def _predict(self, image: torch.Tensor) -> torch.Tensor:

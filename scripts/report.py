@@ -62,7 +62,7 @@ def _planes(result: Mapping[Hashable, Any]) -> Iterator[dict[str, Any]]:
 def _cuts(shape: tuple[int, ...], spacing: np.ndarray) -> list[tuple[int, int, str]]:
     """(axis, index, name): the middle of each axis, or three slices of a stack with thick slices."""
     if shape[2] == 1 or spacing[2] > 2 * max(spacing[:2]):
-        indices = sorted({round(fraction * (shape[2] - 1)) for fraction in (0.3, 0.5, 0.7)})
+        indices = sorted({round(fraction * (shape[2] - 1)) for fraction in (0.25, 0.5, 0.75)})
         return [(2, index, f"slice {index}") for index in indices]
     return [(axis, shape[axis] // 2, f"axis {'ijk'[axis]} = {shape[axis] // 2}") for axis in (2, 1, 0)]
 
@@ -110,9 +110,7 @@ def _draw_contours(axis: Any, label: np.ndarray, color: str) -> None:
 def _jacobian_colors() -> Any:
     from matplotlib import colormaps
 
-    colors = colormaps["RdBu_r"].copy()
-    colors.set_under("magenta")
-    return colors
+    return colormaps["RdBu_r"].with_extremes(under="magenta")
 
 
 def _scaled(image: Any) -> np.ndarray:

@@ -67,7 +67,7 @@ class AlignWorldsd(Transform):
         if self.mode == "centers":
             alignment[:3, 3] = _center(moving) - _center(fixed)
         affine = torch.linalg.inv(alignment) @ moving.affine.double()
-        aligned = MetaTensor(moving.as_tensor(), affine=affine, meta=moving.meta)
+        aligned = MetaTensor(moving.as_tensor(), affine=affine, meta=dict(moving.meta))
         if not _overlap(fixed, aligned):
             raise InputError(
                 f"fixed: {fixed.meta['filename_or_obj']} and moving: {moving.meta['filename_or_obj']} do not overlap "

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 
 __all__ = ["apply_affine", "lattice", "sample", "to_native_ddf"]
 
+FADE_MM = 30.0
+
 
 def lattice(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """The voxel coordinates of a grid, shape (d, *shape)."""
@@ -59,7 +61,8 @@ def to_native_ddf(
 ) -> torch.Tensor:
     """Carry a displacement from the grid of the network to the fixed image's own grid.
 
-    Outside the field of view of the network the displacement of its border is extended, which neither tears nor folds.
+    Outside the field of view of the network the displacement of its border is continued and fades linearly to zero
+    (to the alignment alone) over ``FADE_MM``, slowly enough not to fold.
 
     Args:
         ddf: shape (3, *spatial), in voxels of the network's grid.
@@ -74,10 +77,19 @@ def to_native_ddf(
     affine, native_affine, alignment = affine.double(), native_affine.double(), alignment.double()
     native_to_network = torch.linalg.solve(affine, native_affine)
     points = lattice(native_shape)
-    values = sample(ddf.float(), apply_affine(native_to_network, points))
+    in_network = apply_affine(native_to_network, points)
+    values = sample(ddf.float(), in_network) * _fade(in_network, ddf.shape[1:], affine)
     linear = torch.linalg.inv(native_to_network)[:3, :3].float()
     native = torch.tensordot(linear, values, dims=1)
     if torch.equal(alignment, torch.eye(4, dtype=alignment.dtype)):
         return native
     in_voxels = torch.linalg.solve(native_affine, alignment @ native_affine)
     return apply_affine(in_voxels, points + native) - points
+
+
+def _fade(points: torch.Tensor, size: Sequence[int], affine: torch.Tensor) -> torch.Tensor:
+    """1 inside a grid, falling to 0 at ``FADE_MM`` from its outermost voxels; points in voxels, (3, ...)."""
+    last = torch.tensor(size, dtype=points.dtype).view(3, *[1] * (points.ndim - 1)) - 1
+    outside = points - points.clamp(min=torch.zeros_like(last), max=last)
+    distance = torch.tensordot(affine[:3, :3].to(points.dtype), outside, dims=1).norm(dim=0)
+    return (1 - distance / FADE_MM).clamp(min=0)

@@ -1,0 +1,58 @@
+"""Fixtures: the shipped samples, small volumes of known content, and the bundle run in this process."""
+
+import json
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import run
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = ROOT / "tests" / "data"
+
+
+@pytest.fixture
+def samples():
+    return SAMPLES
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Write an array as NIfTI below the test's folder and return its path."""
+
+    def write(name, array, affine=None):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(np.asarray(array), np.eye(4) if affine is None else affine), path)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def infer(monkeypatch):
+    """Run ``inference.yaml`` (with overlays) in this process; restores what the run changes in Python."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.syspath_prepend(str(ROOT))
+
+    def call(*overlays, **options):
+        files = [str(ROOT / "configs" / f"{name}.yaml") for name in ("inference", *overlays)]
+        run(config_file=files, logging_file=False, **options)
+
+    return call
+
+
+def load_json(path):
+    return json.loads(Path(path).read_text())
+
+
+def blobs(shape, seed=0):
+    """A smooth positive random volume, uint16, different along every axis."""
+    from scipy.ndimage import gaussian_filter
+
+    noise = np.random.default_rng(seed).normal(size=shape)
+    smooth = gaussian_filter(noise, [min(3, n / 8) for n in shape])
+    smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
+    return np.round(1000 * smooth).astype(np.uint16)

@@ -1,0 +1,102 @@
+"""Jacobian determinants and folding measures against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from scripts.deformation.grid import lattice
+from scripts.deformation.jacobian import folding_measures, jacobian_determinant, non_diffeomorphic_volume
+
+
+def linear_ddf(matrix, shape):
+    points = lattice(shape, torch.float64)
+    return (torch.tensordot(torch.tensor(matrix, dtype=torch.float64), points, dims=1) - points)[None]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "shape"),
+    [([[2.0, 0.5], [-0.3, 1.5]], (5, 4)), ([[1.2, 0.1, 0.3], [0.0, 0.9, -0.2], [0.4, 0.1, 1.1]], (5, 4, 3))],
+)
+def test_a_linear_map_has_its_determinant_everywhere(matrix, shape):
+    determinant = jacobian_determinant(linear_ddf(matrix, shape))
+    expected = torch.linalg.det(torch.tensor(matrix, dtype=torch.float64))
+    torch.testing.assert_close(determinant, expected.expand(1, *shape))
+
+
+def test_forward_differences_by_hand():
+    # along i: u = (0, 0.5, -1, -1): 1 + differences 0.5, -1.5, 0 and the last repeated
+    ddf = torch.zeros(1, 2, 4, 3)
+    ddf[0, 0] = torch.tensor([0.0, 0.5, -1.0, -1.0])[:, None]
+    assert jacobian_determinant(ddf)[0, :, 0].tolist() == [1.5, -0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
+def test_identity_and_rotation_have_no_negative_volume(shape):
+    dims = len(shape)
+    assert non_diffeomorphic_volume(torch.zeros(1, dims, *shape)).abs().max() == 0
+    turn = torch.eye(dims)
+    turn[0, 0] = turn[1, 1] = math.cos(2.0)
+    turn[0, 1], turn[1, 0] = -math.sin(2.0), math.sin(2.0)
+    assert non_diffeomorphic_volume(linear_ddf(turn.tolist(), shape)).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
+def test_a_reflection_turns_the_whole_volume_inside_out(shape):
+    reflection = torch.eye(len(shape))
+    reflection[0, 0] = -1
+    volume = non_diffeomorphic_volume(linear_ddf(reflection.tolist(), shape))
+    # both ways of cutting a cell of volume 1 are all negative: half of twice 1
+    torch.testing.assert_close(volume, torch.ones_like(volume))
+    double = torch.diag(torch.tensor([-2.0, *[1.0] * (len(shape) - 1)]))
+    torch.testing.assert_close(non_diffeomorphic_volume(linear_ddf(double.tolist(), shape)), 2 * volume)
+
+
+def test_checkerboard_fold_that_central_differences_miss():
+    # the centre point moved by (2, 0): forward |J| there is -1, at its lower neighbour 3; central differences see 1
+    ddf = torch.zeros(1, 2, 5, 5)
+    ddf[0, 0, 2, 2] = 2.0
+    determinant = jacobian_determinant(ddf)[0]
+    assert determinant[2, 2] == -1
+    assert determinant[1, 2] == 3
+    central = 1 + (ddf[0, 0, 3, 2] - ddf[0, 0, 1, 2]) / 2
+    assert central == 1
+    # of the two cells beyond the point, each has 3 of its 4 triangles touching it: two of area (1 - 2) / 2 ...
+    volume = non_diffeomorphic_volume(ddf)[0]
+    assert volume[2, 2] == volume[2, 1]
+    assert volume[2, 2] == pytest.approx(_area_by_polygons(ddf[0], 2, 2))
+    assert volume[0, 0] == 0
+
+
+def _area_by_polygons(ddf, i, j):
+    """Half the negative areas of the four triangles of a cell, by the shoelace formula."""
+    square = [(0, 0), (1, 0), (1, 1), (0, 1)]
+    corners = [torch.tensor(c) + ddf[:, i + c[0], j + c[1]] for c in square]
+    total = 0.0
+    for skipped in range(4):
+        p = [corners[k] for k in range(4) if k != skipped]
+        area = sum(p[k][0] * p[(k + 1) % 3][1] - p[(k + 1) % 3][0] * p[k][1] for k in range(3)) / 2
+        total += min(area.item(), 0.0)
+    return -total / 2
+
+
+def test_measures_by_hand_inside_a_mask_and_outside():
+    # |J| = 2 in the first half, 1 in the second, -1 in one voxel
+    ddf = torch.zeros(1, 2, 9, 4)
+    ddf[0, 0] = torch.tensor([0.0, 1, 2, 3, 4, 4, 4, 4, 4])[:, None]
+    mask = torch.zeros(1, 9, 4, dtype=torch.bool)
+    mask[:, :4] = True
+    assert folding_measures(ddf, mask) == {"folding_percent": 0, "ndv_percent": 0, "std_log_jacobian": 0}
+    mask[:, :8] = True
+    assert folding_measures(ddf, mask)["std_log_jacobian"] == pytest.approx(math.log(2) / 2)
+    ddf[0, 0, 6] = 2.0
+    measures = folding_measures(ddf, mask)
+    # rows 5 -> 6 now fold: |J| = 1 - 2 in one row of eight; its cells are inside out, area 1 each of 8 x 3
+    assert measures["folding_percent"] == pytest.approx(100 / 8)
+    assert measures["ndv_percent"] == pytest.approx(100 / 8)
+
+
+def test_too_thin_an_axis_is_refused():
+    for function in (jacobian_determinant, non_diffeomorphic_volume):
+        with pytest.raises(ValueError, match="two voxels"):
+            function(torch.zeros(1, 2, 1, 5))

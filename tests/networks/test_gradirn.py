@@ -1,0 +1,297 @@
+"""The unrolled network: configuration, oracle, known motions, precision, shapes."""
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from scripts.benchmark.reference import ReferenceGraDIRN
+from scripts.errors import InputError
+from scripts.networks import GraDIRN
+from scripts.networks.sampling import warp_with_gradient
+
+
+def smooth_image(size, batch=1, dtype=torch.float32, seed=0):
+    """A random image without detail below a few voxels, from 0 to 1."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(batch, 1, *[max(3, n // 5) for n in size], generator=generator, dtype=dtype)
+    mode = "bicubic" if len(size) == 2 else "trilinear"
+    return torch.nn.functional.interpolate(coarse, size=size, mode=mode, align_corners=True).clamp(0, 1)
+
+
+def classical(net, smoothing):
+    """Make r a linear smoother of u: plain gradient descent with u <- blur(u), no learning needed."""
+    for blocks in net.levels:
+        for block in blocks:
+            block.regularizer = Blur(net.spatial_dims, smoothing)
+    return net
+
+
+class Blur(torch.nn.Module):
+    def __init__(self, dims, weight):
+        super().__init__()
+        self.dims, self.weight = dims, weight
+
+    def forward(self, x):
+        ddf = x[:, : self.dims]
+        pool = torch.nn.functional.avg_pool2d if self.dims == 2 else torch.nn.functional.avg_pool3d
+        return self.weight * (ddf - pool(ddf, 3, 1, 1, count_include_pad=False))
+
+
+@pytest.mark.parametrize(("dims", "count"), [(2, 88_521), (3, 269_964)])
+def test_parameter_counts_of_the_paper(dims, count):
+    net = GraDIRN(dims)
+    assert sum(p.numel() for p in net.parameters()) == count
+    assert set(net.state_dict()) == {name for name, _ in net.named_parameters()}
+    assert net.num_steps == 9
+    assert all(block.step_size.item() == pytest.approx(0.05) for blocks in net.levels for block in blocks)
+
+
+@pytest.mark.parametrize(("regularizer_input", "channels"), [("warped", 4), ("moving", 4), ("none", 2)])
+def test_regularizer_inputs(regularizer_input, channels):
+    net = GraDIRN(2, regularizer_input=regularizer_input)
+    assert net.levels[0][0].regularizer.convs[0].in_channels == channels
+    image = torch.rand(1, 2, 16, 16)
+    seen = []
+    net.levels[-1][0].regularizer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    net(image)
+    if regularizer_input == "moving":
+        torch.testing.assert_close(seen[0][:, 2:], image.flip(1))
+    if regularizer_input == "warped":
+        warped, _ = warp_with_gradient(image[:, :1], seen[-1][:, :2].detach())
+        torch.testing.assert_close(seen[-1][:, 2:], torch.cat([image[:, 1:], warped], 1))
+
+
+@pytest.mark.parametrize("size", [(24, 20), (13, 17), (12, 10, 8), (9, 7, 11)])
+@pytest.mark.parametrize("similarity", ["ssd", "ncc", "lncc"])
+def test_equals_the_reference_in_double_precision(size, similarity):
+    torch.manual_seed(0)
+    net = GraDIRN(len(size), similarity=similarity).double()
+    reference = ReferenceGraDIRN(len(size), similarity=similarity).double()
+    for parameter in net.parameters():
+        parameter.data *= 0.7
+    reference.copy_parameters(net)
+    image = torch.cat([smooth_image(size, 2, torch.float64, 0), smooth_image(size, 2, torch.float64, 1)], 1)
+    output, expected = net(image), reference(image)
+    # steps on lattice points may fall to either side of a kink: compare nearly all voxels, not the largest difference
+    difference = (output - expected).abs().flatten()
+    assert difference.quantile(0.98) < 1e-9
+    output.square().mean().backward()
+    expected.square().mean().backward()
+    for parameter, other in zip(net.parameters(), [p for pair in _pairs(reference) for p in pair]):
+        torch.testing.assert_close(parameter.grad, other.grad, rtol=5e-2, atol=5e-3 * other.grad.abs().max().item())
+
+
+def _pairs(reference):
+    for step_sizes, regularizers in zip(reference.step_sizes, reference.regularizers):
+        for tau, regularizer in zip(step_sizes, regularizers):
+            yield tau, *regularizer.parameters()
+
+
+@pytest.mark.parametrize("similarity", ["ssd", "ncc", "lncc"])
+@pytest.mark.parametrize("size", [(6, 5), (3, 3, 3)])
+def test_gradient_and_second_gradient_through_a_step(similarity, size):
+    torch.manual_seed(0)
+    net = GraDIRN(len(size), (1,), (1,), similarity, num_channels=2, num_layers=2, window_size=3).double()
+    block = net.levels[0][0]
+    fixed, moving = torch.rand(2, 1, 1, *size, dtype=torch.float64)
+    ddf = (torch.rand(1, len(size), *size, dtype=torch.float64) - 0.5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda u: block(u, fixed, moving), (ddf,))
+    assert torch.autograd.gradgradcheck(lambda u: block(u, fixed, moving), (ddf,))
+
+
+@pytest.mark.parametrize("similarity", ["ssd", "ncc", "lncc"])
+@pytest.mark.parametrize("shift", [(2.0, -1.0), (1.0, 1.5, -0.5)])
+def test_recovers_a_translation(similarity, shift):
+    size = (48, 40) if len(shift) == 2 else (24, 28, 20)
+    fixed = smooth_image(size)
+    ddf = torch.tensor(shift).view(1, -1, *[1] * len(size)).expand(1, -1, *size)
+    # fixed(x) = moving(x + shift), so moving is fixed taken at x - shift
+    moving, _ = warp_with_gradient(fixed, -ddf)
+    net = classical(GraDIRN(len(size), num_repeats=(40, 40, 20), similarity=similarity), 0.9)
+    _set_step(net, {"ssd": 2.0, "ncc": 0.05, "lncc": 0.1}[similarity])
+    with torch.no_grad():
+        found = net(torch.cat([moving, fixed], 1))
+    inner = tuple(slice(6, n - 6) for n in size)
+    mean = found[(0, slice(None), *inner)].flatten(1).mean(1)
+    torch.testing.assert_close(mean, torch.tensor(shift), atol=0.2, rtol=0)
+
+
+def _set_step(net, tau):
+    for blocks in net.levels:
+        for block in blocks:
+            block.step_size.data.fill_(tau / 10 * len(net.levels))
+
+
+@pytest.mark.parametrize("size", [(48, 40), (32, 28, 24)])
+def test_recovers_a_smooth_warp(size):
+    dims = len(size)
+    moving = smooth_image(size)
+    axes = [torch.linspace(-1, 1, n) for n in size]
+    radius = sum(g**2 for g in torch.meshgrid(*axes, indexing="ij"))
+    direction = torch.tensor([2.0, -1.5, 1.0][:dims]).view(dims, *[1] * dims)
+    true = (direction * torch.exp(-2 * radius))[None]
+    fixed, _ = warp_with_gradient(moving, true)
+    net = classical(GraDIRN(dims, num_repeats=(40, 40, 40)), 0.2)
+    _set_step(net, 1.0 if dims == 2 else 4.0)
+    with torch.no_grad():
+        found = net(torch.cat([moving, fixed], 1))
+    core = (radius < 0.5)[None]
+    error, size_of_true = (found - true).norm(dim=1)[core].mean(), true.norm(dim=1)[core].mean()
+    assert error < 0.35 * size_of_true
+    warped, _ = warp_with_gradient(moving, found)
+    assert (warped - fixed).abs().mean() < 0.15 * (moving - fixed).abs().mean()
+
+
+def test_displacements_double_from_level_to_level():
+    # with r = 0 and tau = 0 but a constant displacement injected at the coarsest level
+    net = GraDIRN(2, (1, 0, 0), (1, 1, 1))
+    block = net.levels[0][0]
+    block.step_size.data.zero_()
+    for conv in block.regularizer.convs:
+        conv.weight.data.zero_()
+    block.regularizer.convs[-1].bias.data = torch.tensor([-1.0, 0.5])
+    ddf = net(torch.rand(1, 2, 21, 16))
+    assert ddf.shape == (1, 2, 21, 16)
+    torch.testing.assert_close(ddf[0, :, 3, 4], torch.tensor([4.0, -2.0]))
+    assert ddf.flatten(2).std(dim=2).max() < 1e-6
+
+
+def test_steps_gives_every_step_and_ends_where_forward_does():
+    net = GraDIRN(2, (1, 2, 1), (2, 1, 3))
+    image = torch.rand(1, 2, 24, 18)
+    levels, ddfs = zip(*net.steps(image))
+    assert levels == (0, 0, 1, 1, 2, 2, 2)
+    assert [tuple(d.shape[2:]) for d in ddfs[1::2]] == [(6, 5), (12, 9), (24, 18)]
+    torch.testing.assert_close(ddfs[-1], net(image))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_smallest_size_works_and_a_smaller_one_is_refused(dims):
+    net = GraDIRN(dims)
+    assert net.minimum_size == 5
+    assert net(torch.rand(2, 2, *[5] * dims)).shape == (2, dims, *[5] * dims)
+    with pytest.raises(InputError, match=r"at least 5 voxels along each axis; got \(1, 2, 5, 4"):
+        net(torch.rand(1, 2, 5, 4, *[5] * (dims - 2)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 16, 16), (1, 3, 16, 16), (2, 16, 16), (1, 2, 16, 16, 16)])
+def test_wrong_shapes_are_refused(shape):
+    with pytest.raises(InputError, match="image must have shape"):
+        GraDIRN(2)(torch.rand(shape))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"spatial_dims": 4}, "spatial_dims must be 2 or 3, got 4"),
+        ({"num_blocks": (1, 1)}, "same length"),
+        ({"num_repeats": (3, -1, 3)}, "non-negative"),
+        ({"num_blocks": (0, 0, 0)}, "no step"),
+        ({"similarity": "mi"}, "unknown similarity 'mi'"),
+        ({"regularizer_input": "explicit"}, "unknown regularizer_input 'explicit'"),
+        ({"num_layers": 1}, "num_layers"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        GraDIRN(**{"spatial_dims": 2, **options})
+
+
+def test_no_grad_inference_mode_and_grad_agree():
+    net = GraDIRN(2)
+    image = torch.cat([smooth_image((40, 36)), smooth_image((40, 36), seed=1)], 1)
+    with_grad = net(image)
+    with torch.no_grad():
+        without = net(image)
+    with torch.inference_mode():
+        inference = net(image)
+    assert with_grad.requires_grad
+    assert torch.equal(without, inference)
+    # the fused convolution rounds otherwise, and lattice points amplify that: compare the mean
+    assert (with_grad - without).abs().mean() < 1e-3 * with_grad.abs().mean()
+    net(image).mean().backward()  # training goes on after inference mode
+
+
+def test_checkpointing_does_not_change_gradients():
+    torch.manual_seed(0)
+    net = GraDIRN(2)
+    image = torch.rand(2, 2, 20, 20)
+    grads = []
+    for checkpoint_steps in (False, True):
+        net.checkpoint_steps = checkpoint_steps
+        net.zero_grad()
+        net(image).square().mean().backward()
+        grads.append([p.grad.clone() for p in net.parameters()])
+    for first, second in zip(*grads):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_amp_on_the_cpu_keeps_the_displacement_in_float32(dtype):
+    torch.manual_seed(0)
+    net = GraDIRN(2)
+    image = torch.cat([smooth_image((40, 36)), smooth_image((40, 36), seed=1)], 1)
+    inputs = []
+    net.levels[-1][0].register_forward_pre_hook(lambda _, arguments: inputs.extend(arguments))
+    with torch.autocast("cpu", dtype):
+        ddf = net(image)
+        ddf.square().mean().backward()
+    assert ddf.dtype == torch.float32
+    assert {tensor.dtype for tensor in inputs} == {torch.float32}
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+    with torch.no_grad():
+        full = net(image)
+    assert (ddf - full).abs().mean() < 0.05 * full.abs().mean()
+
+
+def test_half_precision_images_and_weights():
+    image = torch.rand(1, 2, 16, 16)
+    assert GraDIRN(2)(image.half()).dtype == torch.float32
+    assert GraDIRN(2).bfloat16()(image).dtype == torch.float32
+    assert GraDIRN(2).double()(image.double()).dtype == torch.float64
+
+
+def test_batch_layout_and_metatensor_do_not_matter():
+    net = GraDIRN(3).eval()
+    image = torch.rand(3, 2, 12, 10, 8)
+    with torch.no_grad():
+        expected = net(image)
+        single = torch.cat([net(sample) for sample in image.split(1)])
+        strided = net(image.permute(4, 3, 2, 1, 0).contiguous().permute(4, 3, 2, 1, 0))
+        meta = net(MetaTensor(image))
+    torch.testing.assert_close(single, expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(strided, expected)
+    torch.testing.assert_close(meta, expected)
+    assert type(meta) is torch.Tensor
+
+
+def test_scaling_the_size_of_the_batch_of_one_image_keeps_its_steps():
+    # energies are sums a sample: a second, different sample in the batch must not change the first
+    net = GraDIRN(2, similarity="ncc").double()
+    first, second = torch.rand(2, 1, 2, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(net(torch.cat([first, second]))[:1], net(first))
+
+
+def test_the_same_seed_gives_the_same_result():
+    outputs = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        outputs.append(GraDIRN(2)(torch.rand(1, 2, 20, 20)))
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@pytest.mark.parametrize("dims", [2, 3])
+def test_gpu_agrees_with_cpu_also_under_amp(dims):
+    net = GraDIRN(dims)
+    image = torch.cat([smooth_image((32,) * dims), smooth_image((32,) * dims, seed=1)], 1)
+    expected = net(image)
+    net, image = net.cuda(), image.cuda()
+    assert (net(image).cpu() - expected).abs().mean() < 1e-2 * expected.abs().mean()
+    with torch.autocast("cuda", torch.float16):
+        half = net(image)
+        half.square().mean().backward()
+    assert half.dtype == torch.float32
+    assert (half.cpu() - expected).abs().mean() < 0.05 * expected.abs().mean()

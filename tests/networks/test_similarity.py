@@ -1,0 +1,108 @@
+"""Energies by hand, and their closed-form gradients against autograd and finite differences."""
+
+import pytest
+import torch
+
+from scripts.benchmark.reference import reference_energy, reference_warp
+from scripts.errors import InputError
+from scripts.networks.similarity import SIMILARITIES, get_similarity, similarity_gradient, window_mean
+
+SIZES = [(7, 6), (5, 6, 4)]
+NAMES = list(SIMILARITIES)
+
+
+def random_inputs(size):
+    torch.manual_seed(1)
+    fixed, moving = torch.rand(2, 2, 1, *size, dtype=torch.float64)
+    return fixed, moving, (torch.rand(2, len(size), *size, dtype=torch.float64) - 0.5) * 3
+
+
+def test_ssd_by_hand():
+    # differences 1 and -2 in two voxels: 1 + 4; derivative twice the difference
+    fixed, warped = torch.tensor([[[[1.0, 3.0]]]]), torch.tensor([[[[2.0, 1.0]]]])
+    ssd = get_similarity("ssd")
+    assert ssd.energy(fixed, warped).tolist() == [5]
+    assert ssd.derivative(fixed, warped).flatten().tolist() == [2, -4]
+
+
+def test_ncc_by_hand():
+    # f = (-1, 0, 1), w = (-1, 1, 0): cov 1/3, variances 2/3: -(1/9) / (4/9 + 1e-5) per voxel
+    fixed, warped = torch.tensor([[[[1.0, 2.0, 3.0]]]]), torch.tensor([[[[1.0, 3.0, 2.0]]]])
+    energy = get_similarity("ncc").energy(fixed.double(), warped.double())
+    assert energy.item() == pytest.approx(-3 * (1 / 9) / (4 / 9 + 1e-5), rel=1e-12)
+
+
+def test_ncc_and_lncc_do_not_see_a_linear_change_of_intensity():
+    fixed, _, _ = random_inputs((9, 9))
+    for name in ("ncc", "lncc"):
+        energy = get_similarity(name).energy(fixed, 3 - 2 * fixed)
+        # -1 a voxel but for the 1e-5 beside the variances, here about 0.08 * 0.33
+        torch.testing.assert_close(energy, torch.full_like(energy, -81.0), rtol=2e-3, atol=0)
+
+
+def test_lncc_with_a_window_over_everything_is_ncc():
+    fixed, moving, _ = random_inputs((5, 5))
+    torch.testing.assert_close(
+        get_similarity("lncc", 9).energy(fixed, moving), get_similarity("ncc").energy(fixed, moving)
+    )
+
+
+def test_window_mean_counts_only_voxels_inside():
+    image = torch.arange(1.0, 6.0).view(1, 1, 5, 1)
+    assert window_mean(image, 3).flatten().tolist() == [1.5, 2, 3, 4, 4.5]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", NAMES)
+def test_energy_matches_the_reference(name, size):
+    fixed, moving, _ = random_inputs(size)
+    energy = get_similarity(name, window_size=3).energy(fixed, moving)
+    torch.testing.assert_close(energy, reference_energy(name, fixed, moving, window_size=3))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_matches_autograd(name, size):
+    fixed, moving, ddf = random_inputs(size)
+    ddf.requires_grad_()
+    energy = reference_energy(name, fixed, reference_warp(moving, ddf), window_size=3).sum()
+    (expected,) = torch.autograd.grad(energy, ddf)
+    warped, gradient = similarity_gradient(get_similarity(name, 3), fixed, moving, ddf)
+    torch.testing.assert_close(warped, reference_warp(moving, ddf))
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("where", ["interior", "border"])
+def test_gradient_matches_finite_differences(name, size, where):
+    fixed, moving, ddf = random_inputs(size)
+    similarity = get_similarity(name, 3)
+    _, gradient = similarity_gradient(similarity, fixed, moving, ddf)
+    voxel = tuple(n // 2 for n in size) if where == "interior" else tuple(0 for _ in size)
+    # the border voxel is displaced inwards, so that its derivative is not simply zero
+    if where == "border":
+        ddf[(slice(None), slice(None), *voxel)] = 0.3
+        _, gradient = similarity_gradient(similarity, fixed, moving, ddf)
+    for axis in range(len(size)):
+        energies = []
+        for step in (1e-6, -1e-6):
+            moved = ddf.clone()
+            moved[(0, axis, *voxel)] += step
+            energies.append(similarity.energy(fixed, reference_warp(moving, moved))[0])
+        difference = (energies[0] - energies[1]) / 2e-6
+        torch.testing.assert_close(gradient[(0, axis, *voxel)], difference, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_constant_image_has_a_finite_zero_gradient(name):
+    fixed, _, ddf = random_inputs((7, 6))
+    _, gradient = similarity_gradient(get_similarity(name), fixed, torch.ones_like(fixed), ddf)
+    assert (gradient == 0).all()
+
+
+def test_unknown_names_and_even_windows_are_refused():
+    with pytest.raises(InputError, match="unknown similarity 'mi': expected one of ssd, ncc, lncc"):
+        get_similarity("mi")
+    with pytest.raises(InputError, match="window_size must be a positive odd number, got 4"):
+        get_similarity("lncc", 4)

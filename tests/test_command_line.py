@@ -1,0 +1,42 @@
+"""Options that nobody defined, and errors in one line."""
+
+import pytest
+
+from scripts.command_line import check_options, report_in_one_line
+from scripts.errors import InputError, find_input_error
+
+from .conftest import ROOT
+
+CONFIGS = ["--config_file", f"['{ROOT}/configs/inference.yaml','{ROOT}/configs/brain.yaml']"]
+
+
+def test_known_options_pass():
+    check_options(
+        [*CONFIGS, "--fixed", "a.nii", "--label-moving=b.nii", "--network_def#similarity", "ncc", "--run_id", "x"]
+    )
+
+
+def test_a_misspelt_option_is_named_with_the_nearest_one():
+    with pytest.raises(InputError, match="unknown option --movng: did you mean --moving?"):
+        check_options([*CONFIGS, "--movng", "a.nii"])
+    with pytest.raises(InputError, match=r"unknown option --zzz: expected one of .*fixed"):
+        check_options([*CONFIGS, "--zzz", "a.nii"])
+
+
+def test_a_wrapped_input_error_is_found_and_printed_alone(capsys):
+    try:
+        try:
+            raise InputError("fixed: a.nii is empty.")
+        except InputError as inner:
+            raise RuntimeError("failed to instantiate") from inner
+    except RuntimeError as error:
+        assert str(find_input_error(error)) == "fixed: a.nii is empty."
+        report_in_one_line(type(error), error, None)
+    assert capsys.readouterr().err == "error: fixed: a.nii is empty.\n"
+
+
+def test_a_defect_keeps_its_traceback(capsys):
+    error = KeyError("x")
+    assert find_input_error(error) is None
+    report_in_one_line(KeyError, error, None)
+    assert "KeyError: 'x'" in capsys.readouterr().err

@@ -1,0 +1,303 @@
+"""``inference.yaml`` on real files: outputs, geometry, lists of pairs, and bad input through the real command."""
+
+import json
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from scipy.ndimage import map_coordinates
+
+from scripts.errors import find_input_error
+from scripts.networks import GraDIRN
+from scripts.output import OUTPUTS
+
+from .conftest import ROOT, blobs, load_json
+
+CARDIAC = "SC-HF-NI-15/SC-HF-NI-15"
+
+
+def cardiac_pair(samples):
+    path = samples / "sunnybrook" / CARDIAC
+    return {
+        "fixed": f"{path}_ED.nii.gz",
+        "moving": f"{path}_ES.nii.gz",
+        "label_fixed": f"{path}_ED_gt.nii.gz",
+        "label_moving": f"{path}_ES_gt.nii.gz",
+    }
+
+
+def message_of(call):
+    """The one line a user would see."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it in exceptions of its own
+        call()
+    error = find_input_error(caught.value)
+    assert error is not None, caught.value
+    assert "\n" not in str(error)
+    return str(error)
+
+
+def test_a_cardiac_pair_gives_seven_files_on_the_fixed_grid(infer, samples, tmp_path):
+    pair = cardiac_pair(samples)
+    infer(**pair, output_dir=str(tmp_path / "out"))
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(OUTPUTS)
+    fixed = nib.load(pair["fixed"])
+    for name in OUTPUTS[:5]:
+        image = nib.load(tmp_path / "out" / name)
+        assert image.shape[:3] == fixed.shape
+        np.testing.assert_allclose(image.affine, fixed.affine, atol=1e-4)
+        assert sitk.ReadImage(str(tmp_path / "out" / name)).GetSize() == fixed.shape
+    displacement = nib.load(tmp_path / "out" / "displacement.nii.gz").get_fdata()
+    assert displacement.shape == (*fixed.shape, 1, 3)
+    assert (displacement[..., 2] == 0).all(), "a 2D model must not move through the plane"
+    metrics = load_json(tmp_path / "out" / "metrics.json")
+    assert metrics["dice"]["after"]["mean"] > metrics["dice"]["before"]["mean"] + 0.1
+    assert metrics["ncc"]["after"] > metrics["ncc"]["before"]
+    assert metrics["folding"]["whole_grid"]["folding_percent"] < 0.5
+    assert metrics["inverse"]["residual_mean_mm"] < 0.05
+    assert set(metrics["seconds"]) == {"read", "network", "native_grid", "write"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("overlay", "folder", "gain"), [("hippocampus", "hippocampus", 0.05), ("brain", "brain_synthetic", 0.03)]
+)
+def test_the_3d_models_improve_the_shipped_samples(infer, samples, tmp_path, overlay, folder, gain):
+    infer(overlay, datalist=str(samples / folder / "pairs.json"), output_dir=str(tmp_path))
+    results = [load_json(path) for path in tmp_path.rglob("metrics.json")]
+    assert len(results) == len(load_json(samples / folder / "pairs.json"))
+    for metrics in results:
+        assert metrics["dice"]["after"]["mean"] > metrics["dice"]["before"]["mean"] + gain
+        assert metrics["folding"]["whole_grid"]["folding_percent"] < 0.5
+
+
+def oblique_affine(spacing, origin, degrees, flip):
+    a, b = np.deg2rad(degrees)
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_z @ about_x @ np.diag(np.array(spacing) * flip)
+    affine[:3, 3] = origin
+    return affine
+
+
+def shift_weights(path, shift):
+    """Weights of ``hippocampus.yaml`` that answer every pair with one shift, in voxels of the network's grid."""
+    net = GraDIRN(3, (1, 1, 1, 0), (3, 3, 3, 0), similarity="lncc", window_size=5)
+    for blocks in net.levels:
+        for block in blocks:
+            block.step_size.data.zero_()
+            for conv in block.regularizer.convs:
+                conv.weight.data.zero_()
+                conv.bias.data.zero_()
+    # three applications at the coarsest of four levels, doubled three times: 24 times the bias
+    net.levels[0][0].regularizer.convs[-1].bias.data = -torch.tensor(shift) / 24
+    torch.save(net.state_dict(), path)
+    return str(path)
+
+
+def test_simpleitk_applies_the_displacement_and_finds_our_image(infer, save, tmp_path):
+    """The proof of the file format: flipped, anisotropic, oblique grids and a known non-symmetric shift."""
+    fixed_affine = oblique_affine((1.0, 1.5, 2.0), (20, -15, 10), (25, -15), (-1, 1, 1))
+    moving_affine = oblique_affine((1.2, 1.0, 1.4), (-18, -20, -10), (-10, 20), (1, 1, 1))
+    # both centred on the same world point
+    fixed_shape, moving_shape = (40, 30, 24), (44, 46, 40)
+    for affine, shape in ((fixed_affine, fixed_shape), (moving_affine, moving_shape)):
+        affine[:3, 3] = np.array([5, -8, 3]) - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    moving = blobs(moving_shape, 1)
+    label = (moving > 500).astype(np.uint8) + 2 * (moving > 700).astype(np.uint8)
+    files = {
+        "fixed": save("fixed.nii.gz", blobs(fixed_shape), fixed_affine),
+        "moving": save("moving.nii.gz", moving, moving_affine),
+        "label_moving": save("label.nii.gz", label, moving_affine),
+    }
+    # in voxels of the network's grid: 1 mm along the fixed image's axes, pointing to R, A and S
+    shift = (3.0, -4.0, 5.0)
+    shift_ras = oblique_affine((1, 1, 1), (0, 0, 0), (25, -15), (1, 1, 1))[:3, :3] @ shift
+    weights = shift_weights(tmp_path / "shift.pt", shift)
+    infer("hippocampus", **files, alignment="world", weights=weights, output_dir=str(tmp_path / "out"))
+
+    field = sitk.ReadImage(str(tmp_path / "out" / "displacement.nii.gz"), sitk.sitkVectorFloat64)
+    np.testing.assert_allclose(field[20, 15, 12], shift_ras * [-1, -1, 1], atol=1e-3)  # LPS
+    transform = sitk.DisplacementFieldTransform(sitk.Image(field))
+    fixed = sitk.ReadImage(files["fixed"], sitk.sitkFloat32)
+    for key, output, interpolator in (
+        ("moving", "moving_warped", sitk.sitkLinear),
+        ("label_moving", "label_warped", sitk.sitkNearestNeighbor),
+    ):
+        source = sitk.ReadImage(files[key], sitk.sitkFloat32)
+        expected = sitk.GetArrayFromImage(sitk.Resample(source, fixed, transform, interpolator, 0.0))
+        ours = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / f"{output}.nii.gz"), sitk.sitkFloat32))
+        assert (ours > 0).mean() > 0.3
+        if key == "moving":
+            assert np.abs(ours - expected).mean() < 0.005 * np.ptp(moving)
+            assert np.quantile(np.abs(ours - expected), 0.999) < 0.01 * np.ptp(moving)
+        else:
+            assert (ours != expected).mean() < 0.001
+
+    # and against nothing but numpy: warped(x) = moving(A_m^-1 (A_f x + shift))
+    index = np.array([17, 12, 9, 1])
+    world = fixed_affine @ index + [*shift_ras, 0]
+    value = map_coordinates(moving.astype(float), (np.linalg.solve(moving_affine, world)[:3])[:, None], order=1)[0]
+    warped = nib.load(tmp_path / "out" / "moving_warped.nii.gz").get_fdata()[17, 12, 9]
+    assert warped == pytest.approx(value, abs=0.5)
+
+
+def test_the_inverse_file_undoes_the_displacement(infer, save, tmp_path):
+    affine = oblique_affine((1.0, 1.5, 2.0), (0, 0, 0), (25, -15), (-1, 1, 1))
+    files = {
+        key: save(f"{key}.nii.gz", blobs((36, 28, 20), seed), affine) for seed, key in enumerate(("fixed", "moving"))
+    }
+    weights = shift_weights(tmp_path / "shift.pt", (2.0, 1.0, -3.0))
+    infer("hippocampus", **files, weights=weights, output_dir=str(tmp_path / "out"))
+    forward, inverse = (
+        sitk.DisplacementFieldTransform(
+            sitk.ReadImage(str(tmp_path / "out" / f"displacement{suffix}.nii.gz"), sitk.sitkVectorFloat64)
+        )
+        for suffix in ("", "_inverse")
+    )
+    point = sitk.ReadImage(files["fixed"]).TransformContinuousIndexToPhysicalPoint((18.0, 14.0, 10.0))
+    assert forward.TransformPoint(inverse.TransformPoint(point)) == pytest.approx(point, abs=0.02)
+
+
+def test_center_alignment_brings_distant_crops_together(infer, samples, tmp_path, save):
+    """The same crop 300 mm away: centre alignment makes the result what it would be without the distance."""
+    folder = samples / "hippocampus"
+    pair = load_json(folder / "pairs.json")[0]
+    fixed, moving = (str(folder / pair[key]) for key in ("fixed", "moving"))
+    image = nib.load(moving)
+    affine = image.affine.copy()
+    affine[:3, 3] += (300, -50, 20)
+    far = save("far.nii.gz", image.get_fdata(dtype=np.float32), affine)
+    infer("hippocampus", fixed=fixed, moving=moving, output_dir=str(tmp_path / "near"))
+    infer("hippocampus", fixed=fixed, moving=far, output_dir=str(tmp_path / "far"))
+    near, distant = (nib.load(tmp_path / name / "moving_warped.nii.gz").get_fdata() for name in ("near", "far"))
+    assert np.abs(near - distant).mean() < 0.005 * np.ptp(near)
+    fields = [nib.load(tmp_path / name / "displacement.nii.gz").get_fdata() for name in ("near", "far")]
+    np.testing.assert_allclose((fields[1] - fields[0]).mean((0, 1, 2, 3)), (-300, 50, 20), atol=0.1)
+    assert "do not overlap" in message_of(
+        lambda: infer("hippocampus", fixed=fixed, moving=far, alignment="world", output_dir=str(tmp_path / "none"))
+    )
+
+
+def test_a_single_2d_slice(infer, samples, save, tmp_path):
+    pair = cardiac_pair(samples)
+    files = {
+        key: save(f"{key}.nii.gz", np.asarray(nib.load(path).dataobj)[:, :, 3], np.diag([1.37, 1.37, 1, 1]))
+        for key, path in pair.items()
+    }
+    infer(**files, output_dir=str(tmp_path / "out"))
+    assert nib.load(tmp_path / "out" / "moving_warped.nii.gz").shape == (160, 160)
+    assert sitk.ReadImage(str(tmp_path / "out" / "displacement.nii.gz")).GetNumberOfComponentsPerPixel() == 2
+    metrics = load_json(tmp_path / "out" / "metrics.json")
+    assert metrics["dice"]["after"]["1"] > metrics["dice"]["before"]["1"]
+
+
+def test_a_moving_stack_on_another_grid(infer, samples, save, tmp_path):
+    """Cropped, flipped and moved through the plane in its header only: the world has not changed, nor may the result."""
+    pair = cardiac_pair(samples)
+    infer(**pair, output_dir=str(tmp_path / "plain"))
+    files = dict(pair)
+    for key in ("moving", "label_moving"):
+        image = nib.load(pair[key]).slicer[10:150, 5:155]
+        flipped = nib.as_closest_canonical(image).as_reoriented(np.array([[1, -1], [0, 1], [2, -1]]))
+        files[key] = save(f"{key}.nii.gz", np.asarray(flipped.dataobj), flipped.affine)
+    infer(**files, output_dir=str(tmp_path / "other"))
+    dice = [load_json(tmp_path / name / "metrics.json")["dice"]["after"]["1"] for name in ("plain", "other")]
+    assert dice[1] == pytest.approx(dice[0], abs=0.02)
+
+
+def test_the_same_command_gives_the_same_numbers(infer, samples, tmp_path):
+    pair = cardiac_pair(samples)
+    for name in ("a", "b"):
+        infer(**pair, output_dir=str(tmp_path / name))
+    first, second = (load_json(tmp_path / name / "metrics.json") for name in ("a", "b"))
+    for metrics in (first, second):
+        del metrics["seconds"]
+    assert first == second
+
+
+def test_a_list_goes_on_after_a_failure_skips_what_is_done_and_says_so(infer, samples, tmp_path, caplog):
+    good = {**cardiac_pair(samples), "name": "good"}
+    bad = {"fixed": good["fixed"], "moving": str(tmp_path / "none.nii.gz"), "name": "bad"}
+    last = {**good, "name": "deep/last"}
+    datalist = tmp_path / "pairs.json"
+    datalist.write_text(json.dumps([bad, good, last]))
+    out = tmp_path / "out"
+    caplog.set_level("INFO", "scripts")
+
+    def run():
+        infer(datalist=str(datalist), output_dir=str(out))
+
+    assert message_of(run) == "1 of 3 pairs failed: bad."
+    assert "pair bad failed: moving: " in caplog.text
+    assert "none.nii.gz does not exist" in caplog.text
+    assert not (out / "bad").exists()
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.*")}
+    assert len(stamps) == 14
+    assert message_of(run) == "1 of 3 pairs failed: bad."
+    assert "registered 0, skipped 2 that were done, failed 1" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.*")} == stamps
+
+
+def test_every_bad_input_ends_in_one_line_and_without_output(infer, samples, save, tmp_path):
+    pair = cardiac_pair(samples)
+    fixed = pair["fixed"]
+    whole = (samples / "sunnybrook" / f"{CARDIAC}_ES.nii.gz").read_bytes()
+    (tmp_path / "cut.nii.gz").write_bytes(whole[:-200])
+    bad_value = np.ones((8, 8, 3), np.float32)
+    bad_value[1, 2, 1] = np.nan
+    cases = {
+        "cannot be read as NIfTI": {"moving": str(tmp_path / "cut.nii.gz")},
+        "does not exist": {"moving": str(tmp_path / "none.nii.gz")},
+        "4D image of shape (8, 8, 3, 2): expected 3D": {"moving": save("4d.nii", np.ones((8, 8, 3, 2)))},
+        "is constant": {"moving": save("constant.nii", np.ones((8, 8, 3)))},
+        "1 NaN or infinite": {"moving": save("nan.nii", bad_value)},
+        "complex64": {"moving": save("complex.nii", np.ones((8, 8, 3), np.complex64))},
+        "do not overlap": {"moving": save("far.nii", blobs((8, 8, 3)), np.diag([-1.0, 1, 8, 1]) * 1.0)},
+        "expected (160, 160, 7), the grid of": {"label_fixed": save("label.nii", np.ones((8, 8, 3), np.uint8))},
+        "weights: ": {"weights": str(tmp_path / "none.pt")},
+        "unknown similarity 'mi'": {"network_def#similarity": "mi"},
+        "unknown alignment": {"alignment": "nowhere"},
+    }
+    for expected, options in cases.items():
+        options = {"fixed": fixed, "moving": pair["moving"], **options}
+        message = message_of(lambda options=options: infer(**options, output_dir=str(tmp_path / "out")))
+        assert expected in message
+        assert not list((tmp_path / "out").rglob("*")), message
+
+
+def test_weights_of_another_configuration_and_a_2d_image_to_a_3d_model(infer, samples, save, tmp_path):
+    pair = {key: cardiac_pair(samples)[key] for key in ("fixed", "moving")}
+    out = str(tmp_path / "out")
+    weights = str(ROOT / "models" / "model.pt")
+    assert "of another network configuration" in message_of(
+        lambda: infer("hippocampus", **pair, weights=weights, output_dir=out)
+    )
+    flat = save("flat.nii.gz", blobs((20, 20, 1)))
+    assert "is a 2D image of shape (20, 20, 1): this model expects 3D volumes" in message_of(
+        lambda: infer("hippocampus", fixed=flat, moving=flat, output_dir=out)
+    )
+
+
+@pytest.mark.slow
+def test_the_real_command_reports_in_one_line_and_exits_with_1(samples, tmp_path):
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(ROOT / "configs" / "inference.yaml")]
+    (tmp_path / "file").write_text("")
+    pair = cardiac_pair(samples)
+    cases = {
+        f"error: fixed: {tmp_path}/none.nii.gz does not exist": ["--fixed", f"{tmp_path}/none.nii.gz"],
+        "error: unknown option --fixd: did you mean --fixed?": ["--fixd", pair["fixed"]],
+        f"error: output_dir: {tmp_path}/file/out cannot be written to (Not a directory).": [
+            *["--fixed", pair["fixed"], "--output_dir", f"{tmp_path}/file/out"]
+        ],
+    }
+    for expected, options in cases.items():
+        arguments = [*command, "--moving", pair["moving"], "--output_dir", str(tmp_path / "out"), *options]
+        result = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 1
+        assert result.stderr.rstrip().splitlines()[-1].startswith(expected)
+        assert "Traceback" not in result.stderr
