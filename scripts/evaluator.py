@@ -41,7 +41,7 @@ class PairEvaluator(SupervisedEvaluator):
         self.failures: dict[str, str] = {}
         self.skipped: list[str] = []
 
-    def run(self, global_epoch: int = 1) -> None:
+    def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Register all pairs.
 
         Raises:
@@ -58,7 +58,7 @@ class PairEvaluator(SupervisedEvaluator):
         if len(self.dataset) > 1 and self.failures:
             raise InputError(f"{len(self.failures)} of {len(self.dataset)} pairs failed: {', '.join(self.failures)}.")
 
-    def _iteration(self, engine: Engine, batchdata: int) -> dict[str, Any]:
+    def _iteration(self, engine: Engine, batchdata: int) -> dict[str, Any]:  # type: ignore[override]
         pair = self.dataset.data[batchdata]
         if len(self.dataset) == 1:
             return self._register(batchdata)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Hashable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -99,7 +99,7 @@ class RegistrationWriter:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial_", dir=folder) as name:
             temporary = Path(name)
-            for file, image in _images(nib.load(pair["fixed"]), result).items():
+            for file, image in _images(cast(nib.Nifti1Image, nib.load(pair["fixed"])), result).items():
                 nib.save(image, temporary / file)
             draw_overview(result, temporary / "overview.png")
             metrics = {

@@ -24,14 +24,10 @@ def test_a_misspelt_option_is_named_with_the_nearest_one():
 
 
 def test_a_wrapped_input_error_is_found_and_printed_alone(capsys):
-    try:
-        try:
-            raise InputError("fixed: a.nii is empty.")
-        except InputError as inner:
-            raise RuntimeError("failed to instantiate") from inner
-    except RuntimeError as error:
-        assert str(find_input_error(error)) == "fixed: a.nii is empty."
-        report_in_one_line(type(error), error, None)
+    error = RuntimeError("failed to instantiate")
+    error.__cause__ = InputError("fixed: a.nii is empty.")
+    assert find_input_error(error) is error.__cause__
+    report_in_one_line(type(error), error, None)
     assert capsys.readouterr().err == "error: fixed: a.nii is empty.\n"
 
 

@@ -197,7 +197,7 @@ def test_a_single_2d_slice(infer, samples, save, tmp_path):
 
 
 def test_a_moving_stack_on_another_grid(infer, samples, save, tmp_path):
-    """Cropped, flipped and moved through the plane in its header only: the world has not changed, nor may the result."""
+    """Cropped and flipped, data and header alike: the world has not changed, nor may the result."""
     pair = cardiac_pair(samples)
     infer(**pair, output_dir=str(tmp_path / "plain"))
     files = dict(pair)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def print_speed(runs: int) -> None:
         network, reference = _networks(len(size))
         image = torch.rand(batch, 2, *size)
         with torch.no_grad():  # the reference cannot run in inference mode
-            medians = interleaved_medians([lambda: reference(image), lambda: network(image)], runs)
+            medians = interleaved_medians([partial(reference, image), partial(network, image)], runs)
         print(f"| {name} | {medians[0]:.3f} | {medians[1]:.3f} | {medians[0] / medians[1]:.2f} |", flush=True)
 
 

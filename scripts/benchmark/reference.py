@@ -59,61 +59,20 @@ def reference_energy(name: str, fixed: torch.Tensor, warped: torch.Tensor, windo
     return -(covariance**2 / (variances + 1e-5)).flatten(1).sum(1)
 
 
-class ReferenceGraDIRN(nn.Module):
-    """The published network (regularizer input ``warped``); arguments as of ``scripts.networks.GraDIRN``."""
+class ReferenceBlock(nn.Module):
+    """tau and r of one block, and the step they make."""
 
-    def __init__(
-        self,
-        spatial_dims: int,
-        num_blocks: Sequence[int] = (1, 1, 1),
-        num_repeats: Sequence[int] = (3, 3, 3),
-        similarity: str = "ssd",
-    ) -> None:
+    def __init__(self, spatial_dims: int, similarity: str, initial_step_size: float) -> None:
         super().__init__()
-        self.spatial_dims, self.num_repeats, self.similarity = spatial_dims, num_repeats, similarity
+        self.similarity = similarity
+        self.tau = nn.Parameter(torch.tensor(initial_step_size))
         conv = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
-        steps = sum(b * r for b, r in zip(num_blocks, num_repeats))
-        channels = [spatial_dims + 2, 32, 32, 32, 32]
-        self.step_sizes, self.regularizers = nn.ModuleList(), nn.ModuleList()
-        for count in num_blocks:
-            self.step_sizes.append(nn.ParameterList(torch.tensor(0.5 / (steps + 1)) for _ in range(count)))
-            self.regularizers.append(nn.ModuleList())
-            for _ in range(count):
-                layers: list[nn.Module] = []
-                for before, after in zip(channels, channels[1:]):
-                    layers += [conv(before, after, 3, padding=1), nn.LeakyReLU(0.2)]
-                layers.append(conv(32, spatial_dims, 3, padding=1))
-                self.regularizers[-1].append(nn.Sequential(*layers))
+        layers: list[nn.Module] = []
+        for channels in (spatial_dims + 2, 32, 32, 32):
+            layers += [conv(channels, 32, 3, padding=1), nn.LeakyReLU(0.2)]
+        self.regularizer = nn.Sequential(*layers, conv(32, spatial_dims, 3, padding=1))
 
-    def copy_parameters(self, network: nn.Module) -> None:
-        """Take the parameters of a ``GraDIRN`` of the same configuration, whose blocks hold tau first, then r."""
-        source = iter(network.parameters())
-        for step_sizes, regularizers in zip(self.step_sizes, self.regularizers):
-            for tau, regularizer in zip(step_sizes, regularizers):
-                for parameter in (tau, *regularizer.parameters()):
-                    parameter.data.copy_(next(source).data)
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        mode = "bilinear" if self.spatial_dims == 2 else "trilinear"
-        ddf = None
-        for level, (step_sizes, regularizers) in enumerate(zip(self.step_sizes, self.regularizers)):
-            factor = 2 ** (len(self.regularizers) - 1 - level)
-            size = [-(-n // factor) for n in image.shape[2:]]
-            pair = F.interpolate(image, size=size, mode=mode, align_corners=True)
-            moving, fixed = pair[:, :1], pair[:, 1:]
-            if ddf is None:
-                ddf = image.new_zeros(image.shape[0], self.spatial_dims, *size)
-            else:
-                ddf = 2 * F.interpolate(ddf, size=size, mode=mode, align_corners=True)
-            for tau, regularizer in zip(step_sizes, regularizers):
-                for _ in range(self.num_repeats[level]):
-                    ddf = self._step(tau, regularizer, ddf, fixed, moving)
-        assert ddf is not None
-        return ddf
-
-    def _step(
-        self, tau: torch.Tensor, regularizer: nn.Module, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         training = torch.is_grad_enabled()
         with torch.enable_grad():
             variable = ddf if ddf.requires_grad else ddf.detach().requires_grad_()
@@ -122,4 +81,32 @@ class ReferenceGraDIRN(nn.Module):
             (gradient,) = torch.autograd.grad(energy, variable, create_graph=training)
         if not training:
             warped, gradient = warped.detach(), gradient.detach()
-        return ddf - 10 * tau * gradient - regularizer(torch.cat([ddf, fixed, warped], 1))
+        return ddf - 10 * self.tau * gradient - self.regularizer(torch.cat([ddf, fixed, warped], 1))
+
+
+class ReferenceGraDIRN(nn.Module):
+    """The published network (regularizer input ``warped``); its parameters come in the order of ``GraDIRN``'s."""
+
+    def __init__(self, spatial_dims: int, num_repeats: Sequence[int] = (3, 3, 3), similarity: str = "ssd") -> None:
+        super().__init__()
+        self.spatial_dims, self.num_repeats = spatial_dims, num_repeats
+        tau = 0.5 / (sum(num_repeats) + 1)
+        self.blocks = nn.ModuleList(ReferenceBlock(spatial_dims, similarity, tau) for _ in num_repeats)
+
+    def copy_parameters(self, network: nn.Module) -> None:
+        """Take the parameters of a ``GraDIRN`` of the same configuration."""
+        for parameter, source in zip(self.parameters(), network.parameters(), strict=True):
+            parameter.data.copy_(source.data)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        mode = "bilinear" if self.spatial_dims == 2 else "trilinear"
+        ddf = image.new_zeros(image.shape[0], self.spatial_dims, *image.shape[2:])
+        for level, (block, repeats) in enumerate(zip(self.blocks, self.num_repeats)):
+            factor = 2 ** (len(self.blocks) - 1 - level)
+            size = [-(-n // factor) for n in image.shape[2:]]
+            pair = F.interpolate(image, size=size, mode=mode, align_corners=True)
+            moving, fixed = pair[:, :1], pair[:, 1:]
+            ddf = 2 * F.interpolate(ddf, size=size, mode=mode, align_corners=True)
+            for _ in range(repeats):
+                ddf = block(ddf, fixed, moving)
+        return ddf

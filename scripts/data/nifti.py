@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
@@ -36,13 +37,13 @@ def read_nifti(path: str | Path, role: str, spatial_dims: int = 3, label: bool =
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{role}: {path} is not named as a NIfTI file: expected .nii or .nii.gz.")
     try:
-        image = nib.load(path)
+        image = cast(nib.Nifti1Image, nib.load(path))
         data = np.asanyarray(image.dataobj)
     except Exception as error:  # nibabel, gzip, zlib and numpy each have their own errors for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{role}: {path} cannot be read as NIfTI, is it whole? ({reason})") from error
     _check_shape(data, f"{role}: {path}", spatial_dims)
-    data = data.reshape((data.shape + (1, 1))[:3] if data.ndim <= 3 else data.shape[:3])
+    data = data.reshape((*data.shape, 1, 1)[:3] if data.ndim <= 3 else data.shape[:3])
     _check_values(data, f"{role}: {path}", label)
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:

@@ -6,7 +6,9 @@ Networks", MICCAI 2022, arXiv 2112.03915.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +18,26 @@ from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
 from .regularizer import Regularizer
+from .sampling import warp
 from .similarity import Similarity, get_similarity, similarity_gradient
 
 __all__ = ["GraDIRN"]
 
 REGULARIZER_INPUTS = ("warped", "moving", "none")
+UPDATES = ("add", "compose")
 STEP_SIZE_SCALE = 10.0
 
 
 class Block(nn.Module):
-    """One step of the unrolled optimisation: u <- u - tau * grad_u D(F, M o (id + u)) - r([u, F, M o (id + u)]).
+    """One step of the unrolled optimisation, s = -tau * grad_u D(F, M o (id + u)) - r([u, F, M o (id + u)]).
+
+    The published network adds it, u <- u + s. Composed, id + u <- (id + u) o (id + s), small smooth steps keep the
+    whole free of folds.
 
     Args:
         spatial_dims: 2 or 3.
         similarity: D and its derivative.
+        update: ``add`` or ``compose``.
         regularizer_input: what r sees beside u: ``warped`` F and the warped M, ``moving`` F and M, ``none`` nothing.
         initial_step_size: stored value of tau, which is multiplied by 10 where it is used.
         num_channels: hidden channels of r.
@@ -40,6 +48,7 @@ class Block(nn.Module):
         self,
         spatial_dims: int,
         similarity: Similarity,
+        update: str,
         regularizer_input: str,
         initial_step_size: float,
         num_channels: int,
@@ -47,6 +56,7 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.similarity = similarity
+        self.update = update
         self.regularizer_input = regularizer_input
         self.step_size = nn.Parameter(torch.tensor(initial_step_size))
         in_channels = spatial_dims + (0 if regularizer_input == "none" else 2)
@@ -59,7 +69,8 @@ class Block(nn.Module):
         beside = {"warped": (fixed, warped), "moving": (fixed, moving), "none": ()}[self.regularizer_input]
         regularization = self.regularizer(torch.cat([ddf, *beside], dim=1))
         tau = STEP_SIZE_SCALE * self.step_size.to(ddf.dtype)
-        return ddf - tau * gradient - regularization.to(ddf.dtype)
+        step = -tau * gradient - regularization.to(ddf.dtype)
+        return ddf + step if self.update == "add" else warp(ddf, step) + step
 
 
 class GraDIRN(nn.Module):
@@ -75,6 +86,7 @@ class GraDIRN(nn.Module):
         num_blocks: blocks of each level, coarse to fine.
         num_repeats: how often each block of a level is applied.
         similarity: ``ssd``, ``ncc`` or ``lncc``, the energy D whose gradient drives the steps.
+        update: ``add`` steps to the displacement, as published, or ``compose`` them with it.
         regularizer_input: ``warped`` ("explicit" in the paper), ``moving`` ("implicit") or ``none``.
         num_channels: hidden channels of the regularizer.
         num_layers: convolutions of the regularizer.
@@ -98,6 +110,7 @@ class GraDIRN(nn.Module):
         num_blocks: Sequence[int] = (1, 1, 1),
         num_repeats: Sequence[int] = (3, 3, 3),
         similarity: str = "ssd",
+        update: str = "add",
         regularizer_input: str = "warped",
         num_channels: int = 32,
         num_layers: int = 5,
@@ -116,6 +129,8 @@ class GraDIRN(nn.Module):
             raise InputError(
                 f"unknown regularizer_input '{regularizer_input}': expected one of {', '.join(REGULARIZER_INPUTS)}."
             )
+        if update not in UPDATES:
+            raise InputError(f"unknown update '{update}': expected one of {', '.join(UPDATES)}.")
         self.num_steps = sum(b * r for b, r in zip(num_blocks, num_repeats))
         if self.num_steps == 0:
             raise InputError(f"no step in num_blocks {tuple(num_blocks)} with num_repeats {tuple(num_repeats)}.")
@@ -126,7 +141,7 @@ class GraDIRN(nn.Module):
         initial_step_size = 0.5 / (self.num_steps + 1)
         self.levels = nn.ModuleList(
             nn.ModuleList(
-                Block(spatial_dims, energy, regularizer_input, initial_step_size, num_channels, num_layers)
+                Block(spatial_dims, energy, update, regularizer_input, initial_step_size, num_channels, num_layers)
                 for _ in range(count)
             )
             for count in num_blocks
@@ -150,8 +165,7 @@ class GraDIRN(nn.Module):
         Raises:
             InputError: when the shape is not the one expected.
         """
-        for level, ddf in self.steps(image):
-            pass
+        level, ddf = deque(self.steps(image), maxlen=1).pop()
         for finer in range(level + 1, len(self.levels)):
             ddf = _upsample(ddf, self._level_size(image, finer))
         return ddf
@@ -162,7 +176,7 @@ class GraDIRN(nn.Module):
         image = convert_to_tensor(image, track_meta=False)
         image = image if image.dtype == torch.float64 else image.float()
         ddf = image.new_zeros(image.shape[0], self.spatial_dims, *self._level_size(image, 0))
-        for level, blocks in enumerate(self.levels):
+        for level, blocks in enumerate(cast("list[nn.ModuleList]", self.levels)):
             size = self._level_size(image, level)
             ddf = _upsample(ddf, size) if level > 0 else ddf
             moving, fixed = _resize(image, size).split(1, dim=1)

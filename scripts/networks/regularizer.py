@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import cast
+
 import torch
 from monai.networks.layers.factories import Conv
 from torch import nn
@@ -31,18 +34,20 @@ class Regularizer(nn.Module):
             raise InputError(f"num_layers must be at least 2, got {num_layers}.")
         channels = [in_channels, *[num_channels] * (num_layers - 1), spatial_dims]
         conv = Conv[Conv.CONV, spatial_dims]
-        self.convs = nn.ModuleList(conv(i, o, kernel_size=3, padding=1) for i, o in zip(channels, channels[1:]))
-        for layer in self.convs:
+        layers = [conv(i, o, kernel_size=3, padding=1) for i, o in pairwise(channels)]
+        for layer in layers:
             nn.init.kaiming_uniform_(layer.weight, a=NEGATIVE_SLOPE, nonlinearity="leaky_relu")
             nn.init.zeros_(layer.bias)
+        self.convs = nn.ModuleList(layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # channels last is what convolutions on a CPU and on tensor cores like best
         memory_format = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        x = x.to(dtype=self.convs[0].weight.dtype, memory_format=memory_format)
-        for conv in self.convs[:-1]:
+        *hidden, last = cast("list[nn.Conv2d | nn.Conv3d]", list(self.convs))
+        x = x.to(dtype=last.weight.dtype, memory_format=memory_format)
+        for conv in hidden:
             x = _conv_leaky_relu(conv, x)
-        return self.convs[-1](x)
+        return last(x)
 
 
 def _conv_leaky_relu(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
@@ -56,7 +61,7 @@ def _conv_leaky_relu(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> torch.Tens
 
 def _can_fuse(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> bool:
     """oneDNN computes convolution and activation in one pass; without autograd or autocast, on a CPU that has it."""
-    return (
+    return bool(
         not torch.is_grad_enabled()
         and x.device.type == "cpu"
         and x.dtype == conv.weight.dtype == torch.float32

@@ -13,9 +13,16 @@ from typing import Any
 
 import torch
 
-__all__ = ["warp_with_gradient"]
+__all__ = ["warp", "warp_with_gradient"]
 
 Derivatives = dict[tuple[int, ...], torch.Tensor]
+
+
+def warp(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
+    """The value that :func:`warp_with_gradient` gives, without the derivative."""
+    if torch.is_grad_enabled() and (image.requires_grad or ddf.requires_grad):
+        return _Warp.apply(image, ddf)
+    return _derivatives(image, ddf, order=0)[0][()]
 
 
 def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,6 +46,19 @@ def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Te
     return _value_and_gradient(*_derivatives(image, ddf, order=1))
 
 
+class _Warp(torch.autograd.Function):
+    """Keeps image and displacement only; the backward pass needs the first derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(image, ddf)
+        return _derivatives(image, ddf, order=0)[0][()]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        return _backward(ctx, grads[0], None)
+
+
 class _WarpWithGradient(torch.autograd.Function):
     """Recomputes the interpolation in its backward pass, which needs only mixed second derivatives more."""
 
@@ -49,14 +69,19 @@ class _WarpWithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        image, ddf = ctx.saved_tensors
-        grad_value, grad_gradient = grads
-        grad_image = grad_ddf = None
-        if ctx.needs_input_grad[1]:
-            grad_ddf = _backward_ddf(image, ddf, grad_value, grad_gradient)
-        if ctx.needs_input_grad[0]:
-            grad_image = _backward_image(image, ddf, grad_value, grad_gradient)
-        return grad_image, grad_ddf
+        return _backward(ctx, *grads)
+
+
+def _backward(
+    ctx: Any, grad_value: torch.Tensor, grad_gradient: torch.Tensor | None
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    image, ddf = ctx.saved_tensors
+    grad_image = grad_ddf = None
+    if ctx.needs_input_grad[1]:
+        grad_ddf = _backward_ddf(image, ddf, grad_value, grad_gradient)
+    if ctx.needs_input_grad[0]:
+        grad_image = _backward_image(image, ddf, grad_value, grad_gradient)
+    return grad_image, grad_ddf
 
 
 def _locate(size: torch.Size, ddf: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
@@ -81,7 +106,9 @@ def _corner_indices(size: torch.Size, lower: list[torch.Tensor]) -> torch.Tensor
     strides = [1]
     for extent in reversed(size[1:]):
         strides.insert(0, strides[0] * extent)
-    base = sum(index * stride for index, stride in zip(lower, strides))
+    base = lower[0]
+    for index, extent in zip(lower[1:], size[1:]):
+        base = base * extent + index
     steps = [stride if extent > 1 else 0 for stride, extent in zip(strides, size)]
     offsets = torch.tensor([sum(s for s, bit in zip(steps, bits) if bit) for bits in product((0, 1), repeat=len(size))])
     return base.unsqueeze(1) + offsets.to(base.device).view(-1, *[1] * len(size))
@@ -118,21 +145,22 @@ def _value_and_gradient(derivatives: Derivatives, inside: list[torch.Tensor]) ->
 
 
 def _backward_ddf(
-    image: torch.Tensor, ddf: torch.Tensor, grad_value: torch.Tensor, grad_gradient: torch.Tensor
+    image: torch.Tensor, ddf: torch.Tensor, grad_value: torch.Tensor, grad_gradient: torch.Tensor | None
 ) -> torch.Tensor:
     """Chain rule towards the displacement; pure second derivatives of a multilinear function are zero."""
-    derivatives, inside = _derivatives(image, ddf, order=2)
+    derivatives, inside = _derivatives(image, ddf, order=1 if grad_gradient is None else 2)
     dims = len(inside)
     result = [grad_value * derivatives[(axis,)] for axis in range(dims)]
-    for first, second in combinations(range(dims), 2):
-        mixed = derivatives[(first, second)]
-        result[first] = result[first] + grad_gradient[:, :, second] * mixed * inside[second].unsqueeze(1)
-        result[second] = result[second] + grad_gradient[:, :, first] * mixed * inside[first].unsqueeze(1)
+    if grad_gradient is not None:
+        for first, second in combinations(range(dims), 2):
+            mixed = derivatives[(first, second)]
+            result[first] = result[first] + grad_gradient[:, :, second] * mixed * inside[second].unsqueeze(1)
+            result[second] = result[second] + grad_gradient[:, :, first] * mixed * inside[first].unsqueeze(1)
     return torch.stack([(grad.sum(1) * mask) for grad, mask in zip(result, inside)], dim=1)
 
 
 def _backward_image(
-    image: torch.Tensor, ddf: torch.Tensor, grad_value: torch.Tensor, grad_gradient: torch.Tensor
+    image: torch.Tensor, ddf: torch.Tensor, grad_value: torch.Tensor, grad_gradient: torch.Tensor | None
 ) -> torch.Tensor:
     """Chain rule towards the image: the corner weights, and their derivatives, scattered back."""
     size = image.shape[2:]
@@ -142,9 +170,10 @@ def _backward_image(
     for corner, bits in enumerate(product((0, 1), repeat=len(size))):
         weights = [t if bit else 1 - t for t, bit in zip(fraction, bits)]
         grad = grad_value * reduce(mul, weights).unsqueeze(1)
-        for axis, bit in enumerate(bits):
-            slope = reduce(mul, weights[:axis] + weights[axis + 1 :]) * inside[axis]
-            grad = grad + grad_gradient[:, :, axis] * (slope if bit else -slope).unsqueeze(1)
+        if grad_gradient is not None:
+            for axis, bit in enumerate(bits):
+                slope = reduce(mul, weights[:axis] + weights[axis + 1 :]) * inside[axis]
+                grad = grad + grad_gradient[:, :, axis] * (slope if bit else -slope).unsqueeze(1)
         index = indices[:, corner].unsqueeze(1).expand(-1, flat.shape[1], -1)
         flat = flat.scatter_add(2, index, grad.flatten(2))
     return flat.view(image.shape)

@@ -1,0 +1,40 @@
+# make demo: from a fresh machine to registered samples; make test: the whole test suite.
+PYTHON ?= python3
+BIN := .venv/bin
+BUNDLE := $(BIN)/python -W ignore::UserWarning -m monai.bundle run --overwrite true
+SAMPLES := tests/data
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BUNDLE) --config_file configs/inference.yaml \
+		--datalist $(SAMPLES)/sunnybrook/pairs.json --output_dir eval/demo/cardiac
+	$(BUNDLE) --config_file "['configs/inference.yaml','configs/hippocampus.yaml']" \
+		--datalist $(SAMPLES)/hippocampus/pairs.json --output_dir eval/demo/hippocampus
+	$(BUNDLE) --config_file "['configs/inference.yaml','configs/brain.yaml']" \
+		--datalist $(SAMPLES)/brain_synthetic/pairs.json --output_dir eval/demo/brain
+	@$(BIN)/python -m scripts.report eval/demo
+
+test: .venv/installed-test lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		(echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" && false)
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.txt constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --requirement requirements.txt --constraint constraints.txt
+	touch $@
+
+.venv/installed-test: requirements-test.txt .venv/installed
+	$(BIN)/pip install --quiet --requirement requirements-test.txt --constraint constraints.txt
+	touch $@
+
+clean:
+	rm -rf .venv eval dist

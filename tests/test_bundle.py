@@ -1,0 +1,70 @@
+"""The bundle as MONAI sees it: metadata, properties, network format, overlays."""
+
+import os
+import re
+
+import pytest
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
+
+from .conftest import ROOT, load_json
+
+CONFIGS = ROOT / "configs"
+OVERLAYS = [[], ["hippocampus"], ["brain"]]
+
+
+def test_the_root_metadata_is_a_link_to_the_real_one():
+    assert (ROOT / "metadata.json").is_symlink()
+    assert os.readlink(ROOT / "metadata.json") == "configs/metadata.json"
+
+
+def test_metadata_follows_the_schema():
+    from jsonschema import validate
+
+    schema = ROOT.parent / "shared" / "schema" / "meta_schema_20240725.json"
+    if not schema.is_file():
+        pytest.skip(f"{schema} is not there: MONAI's metadata schema, which is downloaded elsewhere")
+    validate(load_json(CONFIGS / "metadata.json"), load_json(schema))
+
+
+def test_metadata_versions_are_the_tested_ones():
+    metadata = load_json(CONFIGS / "metadata.json")
+    assert metadata["version"] in metadata["changelog"]
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    bounds = dict(re.findall(r"^([\w-]+)>=(\S+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    named = {name: metadata[f"{key}_version"] for name, key in (("torch", "pytorch"), ("monai",) * 2, ("numpy",) * 2)}
+    for name, version in {**named, **metadata["required_packages_version"]}.items():
+        assert pins[name] == bounds[name] == version
+
+
+@pytest.mark.parametrize("overlays", OVERLAYS)
+def test_inference_has_every_property_from_any_folder(overlays, tmp_path, monkeypatch, samples):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT))
+    workflow = ConfigWorkflow(
+        config_file=[str(CONFIGS / f"{name}.yaml") for name in ("inference", *overlays)],
+        workflow_type="inference",
+        logging_file=False,
+        datalist=str(samples / "sunnybrook" / "pairs.json"),
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    assert workflow.bundle_root == str(ROOT)
+    assert len(workflow.dataset) == 3
+    assert workflow.network_def.minimum_size == 9
+    assert not list(tmp_path.iterdir()), "nothing may be written before the run"
+
+
+def test_overlays_replace_only_what_inference_defines():
+    defined = set(ConfigParser.load_config_file(str(CONFIGS / "inference.yaml")))
+    for name in ("hippocampus", "brain"):
+        assert set(ConfigParser.load_config_file(str(CONFIGS / f"{name}.yaml"))) <= defined
+
+
+def test_the_network_takes_and_gives_what_the_metadata_says(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(CONFIGS / "metadata.json"),
+        config_file=str(CONFIGS / "inference.yaml"),
+        device="cpu",
+    )
