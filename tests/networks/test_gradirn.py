@@ -81,11 +81,13 @@ def test_equals_the_reference_in_double_precision(size, similarity):
         torch.testing.assert_close(parameter.grad, other.grad, rtol=5e-2, atol=5e-3 * other.grad.abs().max().item())
 
 
-@pytest.mark.parametrize("similarity", ["ssd", "ncc", "lncc"])
+@pytest.mark.parametrize(
+    ("similarity", "update"), [("ssd", "add"), ("ncc", "add"), ("lncc", "add"), ("ssd", "compose")]
+)
 @pytest.mark.parametrize("size", [(6, 5), (3, 3, 3)])
-def test_gradient_and_second_gradient_through_a_step(similarity, size):
+def test_gradient_and_second_gradient_through_a_step(similarity, update, size):
     torch.manual_seed(0)
-    net = GraDIRN(len(size), (1,), (1,), similarity, num_channels=2, num_layers=2, window_size=3).double()
+    net = GraDIRN(len(size), (1,), (1,), similarity, update, num_channels=2, num_layers=2, window_size=3).double()
     block = net.levels[0][0]
     fixed, moving = torch.rand(2, 1, 1, *size, dtype=torch.float64)
     ddf = (torch.rand(1, len(size), *size, dtype=torch.float64) - 0.5).requires_grad_()
@@ -150,6 +152,23 @@ def test_displacements_double_from_level_to_level():
     assert ddf.flatten(2).std(dim=2).max() < 1e-6
 
 
+def test_composed_and_added_updates_by_hand():
+    # u = 0.25 i along the first axis, step (2, 0): added u + 2; composed 2 + 0.25 (i + 2), constant beyond the border
+    ddf = torch.zeros(1, 2, 8, 5)
+    ddf[0, 0] = 0.25 * torch.arange(8.0)[:, None]
+    image = torch.rand(1, 1, 8, 5)
+    expected = {"add": 2 + 0.25 * torch.arange(8.0), "compose": 2 + 0.25 * (torch.arange(8.0) + 2).clamp(max=7)}
+    for update, profile in expected.items():
+        block = GraDIRN(2, (1,), (1,), update=update).levels[0][0]
+        block.step_size.data.zero_()
+        for conv in block.regularizer.convs:
+            conv.weight.data.zero_()
+        block.regularizer.convs[-1].bias.data = torch.tensor([-2.0, 0.0])
+        new = block(ddf, image, image)
+        torch.testing.assert_close(new[0, 0], profile[:, None].expand(8, 5))
+        assert (new[0, 1] == 0).all()
+
+
 def test_steps_gives_every_step_and_ends_where_forward_does():
     net = GraDIRN(2, (1, 2, 1), (2, 1, 3))
     image = torch.rand(1, 2, 24, 18)
@@ -182,6 +201,7 @@ def test_wrong_shapes_are_refused(shape):
         ({"num_repeats": (3, -1, 3)}, "non-negative"),
         ({"num_blocks": (0, 0, 0)}, "no step"),
         ({"similarity": "mi"}, "unknown similarity 'mi'"),
+        ({"update": "exp"}, "unknown update 'exp': expected one of add, compose"),
         ({"regularizer_input": "explicit"}, "unknown regularizer_input 'explicit'"),
         ({"num_layers": 1}, "num_layers"),
     ],
