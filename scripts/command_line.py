@@ -41,6 +41,8 @@ def check_options(arguments: Sequence[str]) -> None:
     Raises:
         InputError: that names the option and the nearest known one.
     """
+    if not any(argument.startswith("--config") for argument in arguments):
+        return  # the configuration is named in an --args_file
     names = [argument.lstrip("-").partition("=")[0].replace("-", "_") for argument in arguments]
     is_option = [argument.startswith("--") for argument in arguments]
     known = set(inspect.signature(run).parameters) - {"override"}

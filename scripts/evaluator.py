@@ -38,37 +38,38 @@ class PairEvaluator(SupervisedEvaluator):
         self.dataset = dataset
         self.writer = writer
         self.to_native = postprocessing
-        self.failures: dict[str, str] = {}
+        self.failures: dict[str, Exception] = {}
         self.skipped: list[str] = []
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Register all pairs.
 
         Raises:
-            InputError: when the output folder cannot be written to, or after the last pair when some failed.
+            InputError: when the output folder cannot be written to, or after the last of several pairs when any
+                failed; what went wrong with a single pair is raised itself.
         """
         self.failures, self.skipped = {}, []
         self.writer.prepare()
         super().run(global_epoch)
+        if len(self.dataset) == 1 and self.failures:
+            raise next(iter(self.failures.values()))
         done = len(self.dataset) - len(self.failures) - len(self.skipped)
         logger.info(
             "registered %d, skipped %d that were done, failed %d: results in %s",
             *(done, len(self.skipped), len(self.failures), self.writer.output_dir),
         )
-        if len(self.dataset) > 1 and self.failures:
+        if self.failures:
             raise InputError(f"{len(self.failures)} of {len(self.dataset)} pairs failed: {', '.join(self.failures)}.")
 
     def _iteration(self, engine: Engine, batchdata: int) -> dict[str, Any]:  # type: ignore[override]
-        pair = self.dataset.data[batchdata]
-        if len(self.dataset) == 1:
-            return self._register(batchdata)
         try:
             return self._register(batchdata)
         except Exception as error:  # whatever goes wrong with one pair, the others go on
-            known = find_input_error(error)
-            reason = str(known) if known else f"{type(error).__name__}: {error}"
-            logger.error("pair %s failed: %s", pair["name"], reason, exc_info=None if known else error)
-            self.failures[pair["name"]] = reason
+            name = self.dataset.data[batchdata]["name"]
+            self.failures[name] = error
+            if len(self.dataset) > 1:
+                known = find_input_error(error)
+                logger.error("pair %s failed: %s", name, known or repr(error), exc_info=None if known else error)
             return {}
 
     def _register(self, index: int) -> dict[str, Any]:

@@ -23,6 +23,10 @@ def test_a_misspelt_option_is_named_with_the_nearest_one():
         check_options([*CONFIGS, "--zzz", "a.nii"])
 
 
+def test_without_a_configuration_nothing_is_known_and_nothing_checked():
+    check_options(["--args_file", "args.json", "--anything", "1"])
+
+
 def test_a_wrapped_input_error_is_found_and_printed_alone(capsys):
     error = RuntimeError("failed to instantiate")
     error.__cause__ = InputError("fixed: a.nii is empty.")
