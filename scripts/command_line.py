@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser, run
 
 from .errors import InputError, find_input_error
 
-__all__ = ["check_options", "prepare", "report_in_one_line"]
+__all__ = ["check_options", "flag", "prepare", "report_in_one_line"]
 
 
 def prepare() -> None:
@@ -21,6 +21,18 @@ def prepare() -> None:
     sys.excepthook = report_in_one_line
     if "monai.bundle" in " ".join(sys.orig_argv[:4]) and sys.argv[1:2] == ["run"]:
         check_options(sys.argv[2:])
+
+
+def flag(name: str, value: object) -> bool:
+    """A switch from a configuration or the command line, which hands on ``--overwrite true`` as text.
+
+    Raises:
+        InputError: when it is neither true nor false.
+    """
+    known = {"true": True, "false": False}
+    if str(value).lower() not in known:
+        raise InputError(f"--{name} is '{value}': expected true or false.")
+    return known[str(value).lower()]
 
 
 def report_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -17,6 +17,7 @@ from typing import Any, cast
 import nibabel as nib
 import numpy as np
 
+from . import BUNDLE_ROOT
 from .deformation.formats import ddf_to_itk, image_like
 from .errors import InputError
 from .report import draw_overview
@@ -107,7 +108,7 @@ class RegistrationWriter:
                 "seconds": {**seconds, "write": time.perf_counter() - start},
                 "files": {key: str(Path(pair[key]).resolve()) for key in INPUTS if key in pair},
                 "sha256": self._checksums(pair),
-                "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+                "versions": _versions(),
             }
             (temporary / "metrics.json").write_text(json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n")
             (folder / "metrics.json").unlink(missing_ok=True)
@@ -135,6 +136,12 @@ def _images(fixed: nib.Nifti1Image, result: Mapping[Hashable, Any]) -> dict[str,
     if "warped_label" in result:
         images["label_warped.nii.gz"] = scalar(result["warped_label"], np.int32)
     return images
+
+
+def _versions() -> dict[str, str]:
+    bundle = json.loads((Path(BUNDLE_ROOT) / "configs" / "metadata.json").read_text())["version"]
+    packages = {name: version(name) for name in PACKAGES}
+    return {"gradirn": bundle, "python": platform.python_version(), **packages}
 
 
 def _finite(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.command_line import check_options, report_in_one_line
+from scripts.command_line import check_options, flag, report_in_one_line
 from scripts.errors import InputError, find_input_error
 
 from .conftest import ROOT
@@ -21,6 +21,12 @@ def test_a_misspelt_option_is_named_with_the_nearest_one():
         check_options([*CONFIGS, "--movng", "a.nii"])
     with pytest.raises(InputError, match=r"unknown option --zzz: expected one of .*fixed"):
         check_options([*CONFIGS, "--zzz", "a.nii"])
+
+
+def test_switches_come_as_text_from_the_command_line():
+    assert [flag("amp", value) for value in (True, "true", "True", False, "false")] == [True, True, True, False, False]
+    with pytest.raises(InputError, match="--overwrite is 'yes': expected true or false"):
+        flag("overwrite", "yes")
 
 
 def test_without_a_configuration_nothing_is_known_and_nothing_checked():

@@ -210,6 +210,13 @@ def test_a_moving_stack_on_another_grid(infer, samples, save, tmp_path):
     assert dice[1] == pytest.approx(dice[0], abs=0.02)
 
 
+def test_half_precision_and_another_network_grid(infer, samples, tmp_path):
+    pair = cardiac_pair(samples)
+    infer(**pair, amp="true", device="cpu", spacing=[2, 2, -1], spatial_size=[100, 90, -1], output_dir=str(tmp_path))
+    dice = load_json(tmp_path / "metrics.json")["dice"]
+    assert dice["after"]["1"] > dice["before"]["1"] + 0.1
+
+
 def test_the_same_command_gives_the_same_numbers(infer, samples, tmp_path):
     pair = cardiac_pair(samples)
     for name in ("a", "b"):
@@ -262,6 +269,7 @@ def test_every_bad_input_ends_in_one_line_and_without_output(infer, samples, sav
         "weights: ": {"weights": str(tmp_path / "none.pt")},
         "unknown similarity 'mi'": {"network_def#similarity": "mi"},
         "unknown alignment": {"alignment": "nowhere"},
+        "--overwrite is 'maybe'": {"overwrite": "maybe"},
     }
     for expected, options in cases.items():
         options = {"fixed": fixed, "moving": pair["moving"], **options}
