@@ -58,21 +58,14 @@ class InvertDdfd(Transform):
     """Add ``inverse_ddf``, (3, X, Y, Z) in voxels of the fixed grid, and ``inverse_residual_mm``, (X, Y, Z).
 
     Args:
-        spatial_dims: of the network: the field of a 2D one is inverted slice by slice.
         tolerance: residual, in voxels, at which the iteration rests.
     """
 
-    def __init__(self, spatial_dims: int, tolerance: float = 0.01) -> None:
-        self.spatial_dims = spatial_dims
+    def __init__(self, tolerance: float = 0.01) -> None:
         self.tolerance = tolerance
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Data:
-        pairs = [invert_ddf(ddf, self.tolerance) for ddf in as_batch(data["ddf"], self.spatial_dims)]
-        inverse, residual = (torch.stack(fields) for fields in zip(*pairs))
-        if self.spatial_dims == 2:
-            inverse, residual = (_as_stack(field) for field in (inverse, residual))
-        else:
-            inverse, residual = inverse[0], residual[0]
+        inverse, residual = invert_ddf(data["ddf"], self.tolerance)
         linear = data["native_fixed"].affine[:3, :3].float()
         return {
             **data,
@@ -96,8 +89,8 @@ class MeasurePaird(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> Data:
         fixed = data["native_fixed"].as_tensor()
-        ddf = as_batch(data["ddf"], self.spatial_dims)
-        foreground = as_batch(fixed > 0, self.spatial_dims)[:, 0]
+        ddf = _as_batch(data["ddf"], self.spatial_dims)
+        foreground = _as_batch(fixed > 0, self.spatial_dims)[:, 0]
         determinant = jacobian_determinant(ddf)
         metrics: dict[str, Any] = {
             "ncc": {name: ncc(fixed, data[key], fixed > 0) for name, key in _BEFORE_AFTER.items()},
@@ -118,14 +111,9 @@ class MeasurePaird(Transform):
 _BEFORE_AFTER = {"before": "resampled", "after": "warped"}
 
 
-def as_batch(field: torch.Tensor, spatial_dims: int) -> torch.Tensor:
+def _as_batch(field: torch.Tensor, spatial_dims: int) -> torch.Tensor:
     """(C, X, Y, Z) as a batch for measures: one volume, or one image a slice without the through-plane component."""
     return field[None] if spatial_dims == 3 else field[:2].movedim(-1, 0)
-
-
-def _as_stack(field: torch.Tensor) -> torch.Tensor:
-    """(Z, 2, X, Y) as a 3D field (3, X, Y, Z) with zero through-plane motion."""
-    return torch.cat([field.movedim(0, -1), torch.zeros_like(field[:, :1]).movedim(0, -1)])
 
 
 def _inverse_measures(data: Mapping[Hashable, Any], folded: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,19 +121,27 @@ def _scaled(image: Any) -> np.ndarray:
 
 
 def results_table(folder: Path) -> str:
-    """One line for each ``metrics.json`` below a folder."""
-    lines = [f"{'pair':<36}{'Dice before':>12}{'after':>8}{'|J|<=0 %':>10}{'std log|J|':>12}"]
-    for path in sorted(folder.rglob("metrics.json")):
-        metrics = json.loads(path.read_text())
-        dice = metrics.get("dice", {})
-        values = [dice.get(when, {}).get("mean") for when in ("before", "after")]
-        before, after = (f"{value:.3f}" if value is not None else "-" for value in values)
-        folding = metrics["folding"]["whole_grid"]
-        name = str(path.parent.relative_to(folder))
-        lines.append(
-            f"{name:<36}{before:>12}{after:>8}{folding['folding_percent']:>10.4f}{folding['std_log_jacobian']:>12.3f}"
-        )
+    """One line for each ``metrics.json`` below a folder, and their mean."""
+    rows = {str(path.parent.relative_to(folder)): _table_row(path) for path in sorted(folder.rglob("metrics.json"))}
+    rows[f"mean of {len(rows)}"] = [_mean(column) for column in zip(*rows.values())]
+    lines = [f"{'pair':<48}{'Dice before':>12}{'after':>8}{'|J|<=0 %':>10}{'NDV %':>10}{'std log|J|':>12}"]
+    widths = ("12.3f", "8.3f", "10.4f", "10.4f", "12.3f")
+    for name, values in rows.items():
+        cells = [f"{v:{w}}" if v is not None else "-".rjust(int(w.split(".")[0])) for v, w in zip(values, widths)]
+        lines.append(f"{name:<48}{''.join(cells)}")
     return "\n".join(lines)
+
+
+def _table_row(path: Path) -> list[float | None]:
+    metrics = json.loads(path.read_text())
+    dice = [metrics.get("dice", {}).get(when, {}).get("mean") for when in ("before", "after")]
+    folding = metrics["folding"]["whole_grid"]
+    return [*dice, *(folding[key] for key in ("folding_percent", "ndv_percent", "std_log_jacobian"))]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def read_pairs(
     Raises:
         InputError: when files are missing or named twice, or the datalist is not of that form.
     """
-    given = {key: str(value) for key, value in files.items() if value is not None}
+    given = {key: str(Path(str(value)).expanduser()) for key, value in files.items() if value is not None}
     if datalist is None:
         for key in IMAGES:
             if key not in given:

@@ -1,4 +1,4 @@
-"""The inverse of a displacement field, by damped fixed-point iteration."""
+"""The inverse of a displacement field, by damped fixed-point and Newton iteration."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from .grid import lattice, sample
 
 __all__ = ["invert_ddf"]
 
+FIXED_POINT_ITERATIONS = 12
+SMALLEST_STEP = 1e-3
+
 
 def invert_ddf(
-    ddf: torch.Tensor, tolerance: float = 0.01, max_iterations: int = 200
+    ddf: torch.Tensor, tolerance: float = 0.01, max_iterations: int = 60
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Find v with v(y) + u(y + v(y)) = 0, so that y + v(y) undoes x + u(x); u is extended at its border.
 
     Each voxel iterates v <- v - a (v + u(y + v)) with a step a of its own, halved whenever its residual grows (Chen et
     al., "A simple fixed-point approach to invert a deformation field", Medical Physics 2008, is a = 1, which needs a
-    Lipschitz constant below one). Voxels that reached the tolerance rest. Where the field folds there is no inverse:
-    the best point found is returned, and its residual tells.
+    Lipschitz constant below one). Voxels that this does not solve go on with damped Newton steps. Those that reached
+    the tolerance rest. Where the field folds there is no inverse: the best point found is returned, and its residual
+    tells.
 
     Args:
         ddf: u, shape (d, *spatial), in voxels, float32.
@@ -27,26 +31,37 @@ def invert_ddf(
     Returns:
         v in voxels, shape (d, *spatial), and the residual vectors v + u(y + v), of the same shape.
     """
-    dims, shape = ddf.shape[0], ddf.shape[1:]
-    points = lattice(shape).flatten(1)
+    points = lattice(ddf.shape[1:]).flatten(1)
     inverse = -ddf.flatten(1)
     residual = inverse + sample(ddf, points + inverse)
-    best = residual.norm(dim=0)
-    active = (best > tolerance).nonzero().squeeze(1)
-    current, step = residual[:, active], torch.ones(len(active))
-    for _ in range(max_iterations):
-        if len(active) == 0:
-            break
-        trial = inverse[:, active] - step * current
+    size = residual.norm(dim=0)
+    step = torch.ones_like(size)
+    for iteration in range(max_iterations):
+        if iteration == FIXED_POINT_ITERATIONS:
+            step.fill_(1)
+        active = ((size > tolerance) & (step > SMALLEST_STEP)).nonzero().squeeze(1)
+        direction = residual[:, active]
+        if iteration >= FIXED_POINT_ITERATIONS:
+            direction = _newton_direction(ddf, points[:, active] + inverse[:, active], direction)
+        trial = inverse[:, active] - step[active] * direction
         trial_residual = trial + sample(ddf, points[:, active] + trial)
-        size = trial_residual.norm(dim=0)
-        better = size < best[active]
+        trial_size = trial_residual.norm(dim=0)
+        # a failed trial is taken back and tried again with half the step
+        better = trial_size < size[active]
+        step[active] = torch.where(better, (2 * step[active]).clamp(max=1), step[active] / 2)
         improved = active[better]
         inverse[:, improved], residual[:, improved] = trial[:, better], trial_residual[:, better]
-        best[improved] = size[better]
-        # a failed trial is taken back and tried again with half the step
-        step = torch.where(better, (1.2 * step).clamp(max=1), step / 2)
-        keep = (best[active] > tolerance) & (step > 1e-4)
-        active, step = active[keep], step[keep]
-        current = residual[:, active]
-    return inverse.view(dims, *shape), residual.view(dims, *shape)
+        size[improved] = trial_size[better]
+    return inverse.view_as(ddf), residual.view_as(ddf)
+
+
+def _newton_direction(ddf: torch.Tensor, points: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    """Solve (I + grad u) s = residual at points (d, N), the derivative by differences over a hundredth of a voxel."""
+    here, columns = sample(ddf, points), []
+    for axis in range(len(points)):
+        beside = points.clone()
+        beside[axis] += 0.01
+        columns.append((sample(ddf, beside) - here) / 0.01)
+    jacobian = torch.stack(columns, dim=-1).movedim(0, 1) + torch.eye(len(points))
+    # least squares bear a singular Jacobian, at a fold
+    return torch.einsum("nij,jn->in", torch.linalg.pinv(jacobian), residual)
