@@ -1,0 +1,109 @@
+"""The steps from the network's field to results, by hand."""
+
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from scripts.postprocessing import InvertDdfd, MeasurePaird, ToNativeGridd, WarpMovingd
+
+IDENTITY = torch.eye(4, dtype=torch.float64)
+
+
+def meta(values, shift=0.0, spacing=1.0):
+    affine = torch.diag(torch.tensor([spacing, spacing, spacing, 1.0], dtype=torch.float64))
+    affine[0, 3] = shift
+    return MetaTensor(values[None].float(), affine=affine)
+
+
+def ramp(shape=(6, 4, 3)):
+    """1, 2, 3, ... along the first axis."""
+    return torch.arange(1.0, shape[0] + 1).view(-1, 1, 1).expand(shape).clone()
+
+
+def test_moving_is_sampled_through_both_affines_and_is_0_outside():
+    # moving voxel = fixed voxel - 2 (its origin lies at 2 mm); the displacement adds 1.5 along the first axis
+    ddf = torch.zeros(3, 6, 4, 3)
+    ddf[0] = 1.5
+    data = {
+        "native_fixed": meta(ramp()),
+        "native_moving": meta(ramp(), shift=2.0),
+        "label_moving": meta((ramp() > 3).float(), shift=2.0),
+        "alignment": IDENTITY,
+        "ddf": ddf,
+    }
+    result = WarpMovingd()(data)
+    assert result["resampled"][0, :, 0, 0].tolist() == [0, 0, 1, 2, 3, 4]
+    # fixed voxels 0..5 look at moving voxels -0.5..4.5; half a voxel outside still is the border's value
+    assert result["warped"][0, :, 0, 0].tolist() == [1, 1.5, 2.5, 3.5, 4.5, 5.5]
+    assert result["resampled_label"][0, :, 0, 0].tolist() == [0, 0, 0, 0, 0, 1]
+
+
+def test_the_alignment_alone_is_the_state_before():
+    alignment = IDENTITY.clone()
+    alignment[0, 3] = 1.0
+    data = {
+        "native_fixed": meta(ramp()),
+        "native_moving": meta(ramp()),
+        "fixed": meta(ramp()),
+        "alignment": alignment,
+        "ddf": torch.zeros(3, 6, 4, 3),
+    }
+    result = WarpMovingd()(ToNativeGridd()(data))
+    assert result["ddf"][:, 2, 2, 1].tolist() == [1, 0, 0]
+    assert result["resampled"][0, :, 0, 0].tolist() == [2, 3, 4, 5, 6, 0]
+    torch.testing.assert_close(result["warped"], result["resampled"])
+
+
+def test_the_inverse_residual_is_in_millimetres():
+    # u = 0.25 i: v = -u leaves -0.25 i + 0.25 (i - 0.25 i) = -i / 16 voxels at row i, of 2 mm; the tolerance is 0.5
+    ddf = torch.zeros(3, 6, 4, 3)
+    ddf[0] = 0.25 * torch.arange(6.0).view(-1, 1, 1)
+    data = {"native_fixed": meta(ramp(), spacing=2.0), "ddf": ddf}
+    result = InvertDdfd(tolerance=0.5)(data)
+    assert result["inverse_converged"].all()
+    torch.testing.assert_close(result["inverse_residual_mm"][:, 1, 1], torch.arange(6.0) / 8)
+
+
+@pytest.mark.parametrize(("dims", "folded"), [(2, 0.0), (3, 100 / 3)])
+def test_a_stack_is_measured_in_plane_and_a_volume_in_3d(dims, folded):
+    # the through-plane component folds between the slices 0 and 1 of three: 1 - 2 = -1, then 1 + 1
+    ddf = torch.zeros(3, 6, 4, 3)
+    ddf[2] = torch.tensor([0.0, -2.0, -1.0])
+    image = meta(ramp())
+    data = {"native_fixed": image, "resampled": image.as_tensor(), "warped": image.as_tensor(), "ddf": ddf}
+    result = MeasurePaird(dims)(data)
+    assert result["jacobian"].shape == (6, 4, 3)
+    assert result["metrics"]["folding"]["whole_grid"]["folding_percent"] == pytest.approx(folded)
+    assert result["metrics"]["ncc"] == pytest.approx({"before": 1.0, "after": 1.0})
+    assert "dice" not in result["metrics"]
+
+
+def test_labels_give_dice_and_the_classes_that_do_not_count():
+    image = meta(ramp())
+    fixed_label, moving_label = meta((ramp() > 2).float()), meta((ramp() > 2).float() + (ramp() > 5).float())
+    warped = fixed_label.as_tensor()
+    data = {
+        **{key: image.as_tensor() for key in ("resampled", "warped")},
+        "native_fixed": image,
+        "ddf": torch.zeros(3, 6, 4, 3),
+        "label_fixed": fixed_label,
+        "label_moving": moving_label,
+        "resampled_label": torch.zeros_like(warped),
+        "warped_label": warped,
+    }
+    metrics = MeasurePaird(3)(data)["metrics"]
+    assert metrics["dice"] == {"before": {"1": 0.0, "mean": 0.0}, "after": {"1": 1.0, "mean": 1.0}}
+    assert metrics["dice_not_counted"] == {"2": "only in label_moving"}
+
+
+def test_the_foreground_is_where_the_fixed_image_is_positive():
+    values = ramp()
+    values[3:] = 0
+    ddf = torch.zeros(3, 6, 4, 3)
+    ddf[0] = torch.tensor([0.0, 0, 0, 0, 0, -2]).view(-1, 1, 1)  # folds between rows 4 and 5, outside the foreground
+    image = meta(values)
+    data = {"native_fixed": image, "resampled": image.as_tensor(), "warped": image.as_tensor(), "ddf": ddf}
+    folding = MeasurePaird(3)(data)["metrics"]["folding"]
+    assert folding["foreground"]["folding_percent"] == 0
+    # the last row repeats the difference before it, so both count
+    assert folding["whole_grid"]["folding_percent"] == pytest.approx(100 * 2 / 6)
