@@ -13,7 +13,7 @@ demo: .venv/installed
 		--datalist $(SAMPLES)/hippocampus/pairs.json --output_dir eval/demo/hippocampus
 	$(BUNDLE) --config_file "['configs/inference.yaml','configs/brain.yaml']" \
 		--datalist $(SAMPLES)/brain_synthetic/pairs.json --output_dir eval/demo/brain
-	@$(BIN)/python -m scripts.report eval/demo
+	@$(BIN)/python -m scripts.report eval/demo/cardiac eval/demo/hippocampus eval/demo/brain
 
 test: .venv/installed-test lint
 	$(BIN)/python -m pytest

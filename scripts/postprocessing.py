@@ -14,7 +14,7 @@ from monai.transforms import Transform
 
 from .deformation.grid import apply_affine, lattice, sample, to_native_ddf
 from .deformation.inversion import invert_ddf
-from .deformation.jacobian import folding_measures, jacobian_determinant
+from .deformation.jacobian import folding_measures, jacobian_determinant, non_diffeomorphic_volume
 from .metrics import dice_per_class, ncc, uncounted_classes
 
 __all__ = ["InvertDdfd", "MeasurePaird", "ToNativeGridd", "WarpMovingd"]
@@ -91,10 +91,13 @@ class MeasurePaird(Transform):
         fixed = data["native_fixed"].as_tensor()
         ddf = _as_batch(data["ddf"], self.spatial_dims)
         foreground = _as_batch(fixed > 0, self.spatial_dims)[:, 0]
-        determinant = jacobian_determinant(ddf)
+        determinant, volume = jacobian_determinant(ddf), non_diffeomorphic_volume(ddf)
         metrics: dict[str, Any] = {
             "ncc": {name: ncc(fixed, data[key], fixed > 0) for name, key in _BEFORE_AFTER.items()},
-            "folding": {"whole_grid": folding_measures(ddf), "foreground": folding_measures(ddf, foreground)},
+            "folding": {
+                "whole_grid": folding_measures(determinant, volume),
+                "foreground": folding_measures(determinant, volume, foreground),
+            },
         }
         if "label_moving" in data and "label_fixed" in data:
             labels = data["label_fixed"].as_tensor(), data["label_moving"].as_tensor()

@@ -145,6 +145,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 if __name__ == "__main__":
-    print(results_table(Path(sys.argv[1])))
-    for picture in sorted(Path(sys.argv[1]).rglob("overview.png")):
-        print(f"overview: {picture}")
+    for argument in sys.argv[1:]:
+        print(f"\n{argument}\n{results_table(Path(argument))}")
+        for picture in sorted(Path(argument).rglob("overview.png")):
+            print(f"overview: {picture}")

@@ -58,23 +58,24 @@ def non_diffeomorphic_volume(ddf: torch.Tensor) -> torch.Tensor:
     return -negative / 2
 
 
-def folding_measures(ddf: torch.Tensor, mask: torch.Tensor | None = None) -> dict[str, float]:
+def folding_measures(
+    determinant: torch.Tensor, volume: torch.Tensor, mask: torch.Tensor | None = None
+) -> dict[str, float]:
     """Regularity of a displacement.
 
     Args:
-        ddf: shape (B, d, *spatial), in voxels.
+        determinant: what :func:`jacobian_determinant` gives, shape (B, *spatial).
+        volume: what :func:`non_diffeomorphic_volume` gives, shape (B, *[n - 1 for n in spatial]).
         mask: boolean, shape (B, *spatial); where to measure. None is the whole grid.
 
     Returns:
         ``folding_percent``, voxels with |J| <= 0; ``ndv_percent``, the non-diffeomorphic volume over the volume of the
         cells whose first corner is in the mask; ``std_log_jacobian`` over voxels with positive |J|. Empty: all NaN.
     """
-    determinant = jacobian_determinant(ddf)
-    volume = non_diffeomorphic_volume(ddf)
     if mask is None:
         mask = torch.ones_like(determinant, dtype=torch.bool)
     inside = determinant[mask]
-    cells = volume[mask[(slice(None), *[slice(None, -1)] * ddf.shape[1])]]
+    cells = volume[mask[(slice(None), *[slice(None, -1)] * (volume.ndim - 1))]]
     positive = inside[inside > 0].log()
     return {
         "folding_percent": 100 * (inside <= 0).double().mean().item(),

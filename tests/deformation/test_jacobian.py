@@ -80,17 +80,21 @@ def _area_by_polygons(ddf, i, j):
     return -total / 2
 
 
+def measures_of(ddf, mask):
+    return folding_measures(jacobian_determinant(ddf), non_diffeomorphic_volume(ddf), mask)
+
+
 def test_measures_by_hand_inside_a_mask_and_outside():
     # |J| = 2 in the first half, 1 in the second, -1 in one voxel
     ddf = torch.zeros(1, 2, 9, 4)
     ddf[0, 0] = torch.tensor([0.0, 1, 2, 3, 4, 4, 4, 4, 4])[:, None]
     mask = torch.zeros(1, 9, 4, dtype=torch.bool)
     mask[:, :4] = True
-    assert folding_measures(ddf, mask) == {"folding_percent": 0, "ndv_percent": 0, "std_log_jacobian": 0}
+    assert measures_of(ddf, mask) == {"folding_percent": 0, "ndv_percent": 0, "std_log_jacobian": 0}
     mask[:, :8] = True
-    assert folding_measures(ddf, mask)["std_log_jacobian"] == pytest.approx(math.log(2) / 2)
+    assert measures_of(ddf, mask)["std_log_jacobian"] == pytest.approx(math.log(2) / 2)
     ddf[0, 0, 6] = 2.0
-    measures = folding_measures(ddf, mask)
+    measures = measures_of(ddf, mask)
     # rows 5 -> 6 now fold: |J| = 1 - 2 in one row of eight; its cells are inside out, area 1 each of 8 x 3
     assert measures["folding_percent"] == pytest.approx(100 / 8)
     assert measures["ndv_percent"] == pytest.approx(100 / 8)
