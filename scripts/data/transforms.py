@@ -66,8 +66,8 @@ class AlignWorldsd(Transform):
         alignment = torch.eye(4, dtype=torch.float64)
         if self.mode == "centers":
             alignment[:3, 3] = _center(moving) - _center(fixed)
-        affine = torch.linalg.inv(alignment) @ moving.affine.double()
-        aligned = MetaTensor(moving.as_tensor(), affine=affine, meta=dict(moving.meta))
+        aligned = moving.clone()
+        aligned.affine = torch.linalg.inv(alignment) @ moving.affine.double()
         if not _overlap(fixed, aligned):
             raise InputError(
                 f"fixed: {fixed.meta['filename_or_obj']} and moving: {moving.meta['filename_or_obj']} do not overlap "

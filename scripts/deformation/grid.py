@@ -42,9 +42,13 @@ def sample(
     size = volume.shape[1:]
     extent = torch.tensor([max(n - 1, 1) for n in size], dtype=points.dtype).view(dims, *[1] * (points.ndim - 1))
     # grid_sample wants the last axis first, from -1 to 1
-    normalized = (points * (2 / extent) - 1).flip(0).flatten(1).t().reshape(1, -1, *[1] * (dims - 1), dims)
-    values = F.grid_sample(volume[None], normalized, mode=mode, padding_mode="border", align_corners=True)
-    values = values.reshape(volume.shape[0], *points.shape[1:])
+    normalized = (points * (2 / extent) - 1).flip(0).flatten(1).t()
+    # on a CPU it runs one thread for each sample of the batch: deal the points out
+    count, threads = len(normalized), torch.get_num_threads()
+    normalized = F.pad(normalized, (0, 0, 0, -count % threads)).view(threads, -1, *[1] * (dims - 1), dims)
+    batch = volume.expand(threads, *volume.shape)
+    values = F.grid_sample(batch, normalized, mode=mode, padding_mode="border", align_corners=True)
+    values = values.movedim(1, 0).flatten(1)[:, :count].reshape(volume.shape[0], *points.shape[1:])
     if fill is None:
         return values
     last = torch.tensor(size, dtype=points.dtype).view_as(extent) - 0.5

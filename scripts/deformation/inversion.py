@@ -34,7 +34,7 @@ def invert_ddf(
     points = lattice(ddf.shape[1:]).flatten(1)
     inverse = -ddf.flatten(1)
     residual = inverse + sample(ddf, points + inverse)
-    size = residual.norm(dim=0)
+    size = _length(residual)
     step = torch.ones_like(size)
     for iteration in range(max_iterations):
         if iteration == FIXED_POINT_ITERATIONS:
@@ -45,7 +45,7 @@ def invert_ddf(
             direction = _newton_direction(ddf, points[:, active] + inverse[:, active], direction)
         trial = inverse[:, active] - step[active] * direction
         trial_residual = trial + sample(ddf, points[:, active] + trial)
-        trial_size = trial_residual.norm(dim=0)
+        trial_size = _length(trial_residual)
         # a failed trial is taken back and tried again with half the step
         better = trial_size < size[active]
         step[active] = torch.where(better, (2 * step[active]).clamp(max=1), step[active] / 2)
@@ -53,6 +53,11 @@ def invert_ddf(
         inverse[:, improved], residual[:, improved] = trial[:, better], trial_residual[:, better]
         size[improved] = trial_size[better]
     return inverse.view_as(ddf), residual.view_as(ddf)
+
+
+def _length(vectors: torch.Tensor) -> torch.Tensor:
+    """Of vectors (d, N); several times faster than ``norm(dim=0)``."""
+    return vectors.square().sum(0).sqrt()
 
 
 def _newton_direction(ddf: torch.Tensor, points: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
