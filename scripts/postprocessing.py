@@ -78,7 +78,8 @@ class InvertDdfd(Transform):
 class MeasurePaird(Transform):
     """Add ``jacobian`` (X, Y, Z) and ``metrics``, a dictionary ready for ``metrics.json``.
 
-    The foreground is where the fixed image is positive, as in MONAI's foreground transforms.
+    The foreground, where the correlation and half of the folding are measured, is where the fixed image is above its
+    minimum: the brain of a skull-stripped image, nearly everything of others.
 
     Args:
         spatial_dims: of the network: the field of a 2D one is measured slice by slice.
@@ -90,10 +91,11 @@ class MeasurePaird(Transform):
     def __call__(self, data: Mapping[Hashable, Any]) -> Data:
         fixed = data["native_fixed"].as_tensor()
         ddf = _as_batch(data["ddf"], self.spatial_dims)
-        foreground = _as_batch(fixed > 0, self.spatial_dims)[:, 0]
+        inside = fixed > fixed.min()
+        foreground = _as_batch(inside, self.spatial_dims)[:, 0]
         determinant, volume = jacobian_determinant(ddf), non_diffeomorphic_volume(ddf)
         metrics: dict[str, Any] = {
-            "ncc": {name: ncc(fixed, data[key], fixed > 0) for name, key in _BEFORE_AFTER.items()},
+            "ncc": {name: ncc(fixed, data[key], inside) for name, key in _BEFORE_AFTER.items()},
             "folding": {
                 "whole_grid": folding_measures(determinant, volume),
                 "foreground": folding_measures(determinant, volume, foreground),

@@ -96,9 +96,10 @@ def test_labels_give_dice_and_the_classes_that_do_not_count():
     assert metrics["dice_not_counted"] == {"2": "only in label_moving"}
 
 
-def test_the_foreground_is_where_the_fixed_image_is_positive():
+@pytest.mark.parametrize("background", [0.0, -1000.0])
+def test_the_foreground_is_where_the_fixed_image_is_above_its_minimum(background):
     values = ramp()
-    values[3:] = 0
+    values[3:] = background
     ddf = torch.zeros(3, 6, 4, 3)
     ddf[0] = torch.tensor([0.0, 0, 0, 0, 0, -2]).view(-1, 1, 1)  # folds between rows 4 and 5, outside the foreground
     image = meta(values)
