@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 from typing import cast
 
@@ -52,22 +53,37 @@ class Regularizer(nn.Module):
 
 def _conv_leaky_relu(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
     if _can_fuse(conv, x):
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, 1, "leaky_relu", [NEGATIVE_SLOPE], ""
-        )
+        return _fused_convolution(conv, x)
     # in place: the convolution does not need its own output in the backward pass
     return nn.functional.leaky_relu_(conv(x), NEGATIVE_SLOPE)
 
 
 def _can_fuse(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> bool:
-    """oneDNN computes convolution and activation in one pass; without autograd or autocast, on a CPU that has it."""
+    """oneDNN computes convolution and activation in one pass; only in float32, without autograd or autocast."""
     return bool(
         not torch.is_grad_enabled()
         and x.device.type == "cpu"
         and x.dtype == conv.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.jit.is_tracing()
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and _fused_convolution_works()
+    )
+
+
+@cache
+def _fused_convolution_works() -> bool:
+    """Try the operator once: it is not part of torch's public interface, and not in every build of it."""
+    with torch.random.fork_rng(devices=[]):
+        conv, x = nn.Conv2d(1, 1, 3, padding=1), torch.ones(1, 1, 3, 3)
+    try:
+        fused = _fused_convolution(conv, x)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return torch.allclose(fused, nn.functional.leaky_relu(conv(x), NEGATIVE_SLOPE), atol=1e-6)
+
+
+def _fused_convolution(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, 1, "leaky_relu", [NEGATIVE_SLOPE], ""
     )

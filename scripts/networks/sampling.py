@@ -110,8 +110,9 @@ def _corner_indices(size: torch.Size, lower: list[torch.Tensor]) -> torch.Tensor
     for index, extent in zip(lower[1:], size[1:]):
         base = base * extent + index
     steps = [stride if extent > 1 else 0 for stride, extent in zip(strides, size)]
-    offsets = torch.tensor([sum(s for s, bit in zip(steps, bits) if bit) for bits in product((0, 1), repeat=len(size))])
-    return base.unsqueeze(1) + offsets.to(base.device).view(-1, *[1] * len(size))
+    corners = product((0, 1), repeat=len(size))
+    # plain numbers: a tensor of offsets would have to be copied to the GPU, which stalls it
+    return torch.stack([base + sum(s for s, bit in zip(steps, bits) if bit) for bits in corners], dim=1)
 
 
 def _derivatives(image: torch.Tensor, ddf: torch.Tensor, order: int) -> tuple[Derivatives, list[torch.Tensor]]:
