@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from monai.utils import convert_to_tensor
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from ..errors import InputError
+from .memory import recomputed
 from .regularizer import Regularizer
 from .sampling import warp
 from .similarity import Similarity, get_similarity, similarity_gradient
@@ -64,13 +64,19 @@ class Block(nn.Module):
 
     def forward(self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Return the next displacement, (B, d, *spatial); all arguments are float32 or float64 and stay so."""
-        with torch.autocast(ddf.device.type, enabled=False):
-            warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
+        warped, descent = recomputed(self._descent, ddf, fixed, moving)
         beside = {"warped": (fixed, warped), "moving": (fixed, moving), "none": ()}[self.regularizer_input]
         regularization = self.regularizer(torch.cat([ddf, *beside], dim=1))
-        tau = STEP_SIZE_SCALE * self.step_size.to(ddf.dtype)
-        step = -tau * gradient - regularization.to(ddf.dtype)
+        step = descent - regularization.to(ddf.dtype)
         return ddf + step if self.update == "add" else warp(ddf, step) + step
+
+    def _descent(
+        self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The warped image and -tau * grad_u D, in the precision of ddf also under AMP."""
+        with torch.autocast(ddf.device.type, enabled=False):
+            warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
+            return warped, -STEP_SIZE_SCALE * self.step_size.to(ddf.dtype) * gradient
 
 
 class GraDIRN(nn.Module):
@@ -186,9 +192,7 @@ class GraDIRN(nn.Module):
                     yield level, ddf
 
     def _step(self, block: nn.Module, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
-        if self.checkpoint_steps and torch.is_grad_enabled():
-            return checkpoint(block, ddf, fixed, moving, use_reentrant=False)
-        return block(ddf, fixed, moving)
+        return recomputed(block, ddf, fixed, moving) if self.checkpoint_steps else block(ddf, fixed, moving)
 
     def _level_size(self, image: torch.Tensor, level: int) -> tuple[int, ...]:
         """Half the size a level, rounded up: then twice the displacement fits odd sizes too."""

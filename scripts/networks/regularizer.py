@@ -11,6 +11,7 @@ from monai.networks.layers.factories import Conv
 from torch import nn
 
 from ..errors import InputError
+from .memory import recomputed
 
 __all__ = ["Regularizer"]
 
@@ -44,25 +45,32 @@ class Regularizer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # channels last is what convolutions on a CPU and on tensor cores like best
         memory_format = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        *hidden, last = cast("list[nn.Conv2d | nn.Conv3d]", list(self.convs))
-        x = x.to(dtype=last.weight.dtype, memory_format=memory_format)
-        for conv in hidden:
-            x = _conv_leaky_relu(conv, x)
-        return last(x)
+        convs = cast("list[nn.Conv2d | nn.Conv3d]", list(self.convs))
+        x = x.to(dtype=convs[0].weight.dtype, memory_format=memory_format)
+        if torch.is_grad_enabled():
+            return _training_forward(convs, x)
+        for conv in convs[:-1]:
+            x = _fused_convolution(conv, x) if _can_fuse(conv, x) else _leaky_relu(conv(x))
+        return convs[-1](x)
 
 
-def _conv_leaky_relu(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
-    if _can_fuse(conv, x):
-        return _fused_convolution(conv, x)
-    # in place: the convolution does not need its own output in the backward pass
-    return nn.functional.leaky_relu_(conv(x), NEGATIVE_SLOPE)
+def _training_forward(convs: list[nn.Conv2d | nn.Conv3d], x: torch.Tensor) -> torch.Tensor:
+    """Without the first activation kept: it is cheap, from a few channels, and takes as much memory as the others."""
+    x = recomputed(lambda inputs: convs[1](_leaky_relu(convs[0](inputs))), x)
+    for conv in convs[2:]:
+        x = conv(_leaky_relu(x))
+    return x
+
+
+def _leaky_relu(x: torch.Tensor) -> torch.Tensor:
+    """In place: the convolution before does not need its own output in the backward pass."""
+    return nn.functional.leaky_relu_(x, NEGATIVE_SLOPE)
 
 
 def _can_fuse(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> bool:
-    """oneDNN computes convolution and activation in one pass; only in float32, without autograd or autocast."""
+    """oneDNN computes convolution and activation in one pass; it takes float32 only, and no autograd."""
     return bool(
-        not torch.is_grad_enabled()
-        and x.device.type == "cpu"
+        x.device.type == "cpu"
         and x.dtype == conv.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.enabled
