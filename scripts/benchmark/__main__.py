@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -97,9 +96,15 @@ def training_peak(variant: str, size: int) -> float:
     network, reference = _networks(3, checkpoint_steps=variant.endswith("checkpoint"))
     chosen = reference if variant == "reference" else network
     training_step(chosen, torch.rand(1, 2, 16, 16, 16))
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    before = _process_memory("VmRSS")
     training_step(chosen, torch.rand(1, 2, size, size, size))
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 2**20
+    return _process_memory("VmHWM") - before
+
+
+def _process_memory(field: str) -> float:
+    """MiB of resident memory now (VmRSS) or at its peak (VmHWM); getrusage would count the parent's peak too."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) / 1024
 
 
 def training_step(network: nn.Module, image: torch.Tensor) -> None:
