@@ -88,7 +88,7 @@ class RegistrationWriter:
         )
 
     def write(self, pair: Mapping[Hashable, Any], result: Mapping[Hashable, Any], seconds: dict[str, float]) -> None:
-        """Write the files of DESIGN section 3; ``metrics.json`` comes last, so its presence says that all are there.
+        """Write the files named in ``OUTPUTS``; ``metrics.json`` comes last, so its presence says that all are there.
 
         Args:
             pair: the names of the input files.

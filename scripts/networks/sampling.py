@@ -1,6 +1,6 @@
 """Multilinear interpolation of an image under a dense displacement field, with its exact derivatives.
 
-Convention (DESIGN of this bundle, and of ``monai.networks.blocks.Warp``): a ddf is in voxels, tensor-axis order,
+Convention (that of ``monai.networks.blocks.Warp``): a ddf is in voxels, tensor-axis order,
 pull-back, aligned corners, border padding: ``warped(x) = image(clamp(x + ddf(x)))``.
 """
 
