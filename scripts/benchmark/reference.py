@@ -39,7 +39,7 @@ def reference_warp(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
 
 
 def reference_energy(name: str, fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> torch.Tensor:
-    """The energies of ``scripts.networks.similarity``, written anew, per sample, shape (B,); NCC is multiplied by the number of voxels."""
+    """D per sample, shape (B,), written from its formula; NCC is multiplied by the number of voxels."""
     if name == "ssd":
         return (fixed - warped).pow(2).flatten(1).sum(1)
     if name == "ncc":
