@@ -56,3 +56,14 @@ def blobs(shape, seed=0):
     smooth = gaussian_filter(noise, [min(3, n / 8) for n in shape])
     smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())
     return np.round(1000 * smooth).astype(np.uint16)
+
+
+def oblique_affine(spacing, origin, degrees, flip):
+    """Spacing in mm and sign of each axis, then a rotation about x and one about z, by (z, x) degrees."""
+    a, b = np.deg2rad(degrees)
+    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    affine = np.eye(4)
+    affine[:3, :3] = about_z @ about_x @ np.diag(np.array(spacing) * flip)
+    affine[:3, 3] = origin
+    return affine

@@ -15,7 +15,7 @@ from scripts.errors import find_input_error
 from scripts.networks import GraDIRN
 from scripts.output import OUTPUTS
 
-from .conftest import ROOT, blobs, load_json
+from .conftest import ROOT, blobs, load_json, oblique_affine
 
 CARDIAC = "SC-HF-NI-15/SC-HF-NI-15"
 
@@ -72,16 +72,6 @@ def test_the_3d_models_improve_the_shipped_samples(infer, samples, tmp_path, ove
     for metrics in results:
         assert metrics["dice"]["after"]["mean"] > metrics["dice"]["before"]["mean"] + gain
         assert metrics["folding"]["whole_grid"]["folding_percent"] < 0.5
-
-
-def oblique_affine(spacing, origin, degrees, flip):
-    a, b = np.deg2rad(degrees)
-    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
-    affine = np.eye(4)
-    affine[:3, :3] = about_z @ about_x @ np.diag(np.array(spacing) * flip)
-    affine[:3, 3] = origin
-    return affine
 
 
 def shift_weights(path, shift):

@@ -43,7 +43,7 @@ def read_nifti(path: str | Path, role: str, spatial_dims: int = 3, label: bool =
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{role}: {path} cannot be read as NIfTI, is it whole? ({reason})") from error
     _check_shape(data, f"{role}: {path}", spatial_dims)
-    data = data.reshape((*data.shape, 1, 1)[:3] if data.ndim <= 3 else data.shape[:3])
+    data = data.reshape((*data.shape, 1, 1)[:3])
     _check_values(data, f"{role}: {path}", label)
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
@@ -56,7 +56,7 @@ def _check_shape(data: np.ndarray, name: str, spatial_dims: int) -> None:
     shape = data.shape
     if data.size == 0:
         raise InputError(f"{name} is empty: found shape {shape}, expected at least one voxel.")
-    significant = data.reshape(shape[: max([2] + [axis + 1 for axis, n in enumerate(shape) if n > 1])]).ndim
+    significant = max((axis + 1 for axis, n in enumerate(shape) if n > 1), default=0)
     if significant > 3:
         raise InputError(
             f"{name} is a {significant}D image of shape {shape}: expected 3D; extract one frame of it first."

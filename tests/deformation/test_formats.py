@@ -7,15 +7,12 @@ import SimpleITK as sitk
 
 from scripts.deformation.formats import ddf_from_itk, ddf_to_itk, image_like
 
+from ..conftest import oblique_affine
+
 
 def oblique_reference(shape=(12, 10, 8), dtype=np.int16):
     """Flipped first axis, 1 x 2 x 3 mm, rotated by 20 degrees about z and 10 about x."""
-    a, b = np.deg2rad(20), np.deg2rad(10)
-    about_z = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
-    affine = np.eye(4)
-    affine[:3, :3] = about_z @ about_x @ np.diag([-1, 2, 3])
-    affine[:3, 3] = (15, -30, 40)
+    affine = oblique_affine((1, 2, 3), (15, -30, 40), (20, 10), (-1, 1, 1))
     return nib.Nifti1Image(np.zeros(shape, dtype), affine)
 
 
