@@ -36,7 +36,10 @@ def flag(name: str, value: object) -> bool:
 
 
 def report_in_one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print bad input as one line; anything else is a defect, and keeps its traceback."""
+    """Print bad input and an interrupt as one line; anything else is a defect, and keeps its traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted; --resume true continues a training.", file=sys.stderr)
+        return
     known = find_input_error(error)
     if known is None:
         sys.__excepthook__(kind, error, trace)

@@ -1,21 +1,28 @@
-"""The engine that registers a list of pairs and writes the results."""
+"""The engine that registers a list of pairs: for inference, for evaluation and for validation during a training."""
 
 from __future__ import annotations
 
 import logging
+import math
+import operator
 import time
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine
+from ignite.metrics import VariableAccumulation
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import Transform
+from torch.nn.parallel import DistributedDataParallel
 
 from .errors import InputError, find_input_error
+from .metrics import flatten
 from .output import RegistrationWriter
+from .summary import EvaluationSummary
 
-__all__ = ["PairEvaluator"]
+__all__ = ["MeanOverPairs", "PairEvaluator"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,75 +31,157 @@ class PairEvaluator(SupervisedEvaluator):
     """Registers the pairs of a data set one after the other.
 
     A pair that is done is skipped; one that fails is reported, and the others go on. ``run`` ends in an
-    :class:`InputError` when any failed.
+    :class:`InputError` when any failed. Several processes share the pairs between them, and all know of all failures.
+
+    ``state.output`` is what the pair's postprocessing found: ``name``, ``metrics`` and ``seconds``; of a pair that was
+    skipped or failed it is empty. :class:`MeanOverPairs` makes an ignite metric of it.
 
     Args:
-        dataset: pairs with ``fixed``, ``moving`` and ``name``; its transform is the preprocessing.
-        writer: where the results go.
+        dataset: pairs with ``fixed``, ``moving`` and ``name``; its transform is the preprocessing. A pair with
+            ``displacement`` does not go through the network.
         postprocessing: from ``ddf`` to what the writer takes.
-        kwargs: of ``monai.engines.SupervisedEvaluator``: device, network, inferer, val_handlers, amp, ...
+        writer: of files for each pair; None writes none.
+        summary: of all pairs; None makes none.
+        kwargs: of ``monai.engines.SupervisedEvaluator``: device, network, inferer, key_val_metric, val_handlers, ...
     """
 
-    def __init__(self, dataset: Dataset, writer: RegistrationWriter, postprocessing: Transform, **kwargs: Any) -> None:
-        super().__init__(val_data_loader=range(len(dataset)), epoch_length=len(dataset), decollate=False, **kwargs)
+    def __init__(
+        self,
+        dataset: Dataset,
+        postprocessing: Transform,
+        writer: RegistrationWriter | None = None,
+        summary: EvaluationSummary | None = None,
+        **kwargs: Any,
+    ) -> None:
+        rank, processes = _process()
+        # as many turns in every process, as they meet in between; those past the end of the data set do nothing
+        turns = range(rank, -(-len(dataset) // processes) * processes, processes)
+        super().__init__(val_data_loader=turns, epoch_length=len(turns), decollate=False, **kwargs)
         self.dataset = dataset
-        self.writer = writer
         self.to_native = postprocessing
-        self.failures: dict[str, Exception] = {}
-        self.skipped: list[str] = []
+        self.writer = writer
+        self.summary = summary
+        self._forget()
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Register all pairs.
 
         Raises:
-            InputError: when the output folder cannot be written to, or after the last of several pairs when any
+            InputError: when an output folder cannot be written to, or after the last of several pairs when any
                 failed; what went wrong with a single pair is raised itself.
         """
-        self.failures, self.skipped = {}, []
-        self.writer.prepare()
+        self._forget()
+        start = time.perf_counter()
+        for output in (self.writer, self.summary):
+            if output is not None:
+                output.prepare()
         super().run(global_epoch)
+        self._gather()
+        if _process()[0] == 0 and self.summary is not None and self.rows:
+            failures = {name: _message(error) for name, error in self.failures.items()}
+            rows = [self.rows[index] for index in sorted(self.rows)]
+            self.summary.write(rows, failures, time.perf_counter() - start)
+        if _process()[1] > 1:
+            dist.barrier()  # the end of one process is the end of all
+        self._report()
+
+    def _forget(self) -> None:
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.failures: dict[str, Exception] = {}
+        self.skipped: list[str] = []
+
+    def _gather(self) -> None:
+        """Make what each process found known to all."""
+        if _process()[1] == 1:
+            return
+        # not every exception survives the journey
+        failures = {name: InputError(_message(error)) for name, error in self.failures.items()}
+        gathered: list[Any] = [None] * _process()[1]
+        dist.all_gather_object(gathered, (self.rows, failures, self.skipped))
+        self._forget()
+        for rows, failures, skipped in gathered:
+            self.rows |= rows
+            self.failures |= failures
+            self.skipped += skipped
+
+    def _report(self) -> None:
         if len(self.dataset) == 1 and self.failures:
             raise next(iter(self.failures.values()))
-        done = len(self.dataset) - len(self.failures) - len(self.skipped)
-        logger.info(
-            "registered %d, skipped %d that were done, failed %d: results in %s",
-            *(done, len(self.skipped), len(self.failures), self.writer.output_dir),
-        )
+        if self.writer is not None and _process()[0] == 0:
+            logger.info(
+                "registered %d, skipped %d that were done, failed %d: results in %s",
+                *(len(self.rows), len(self.skipped), len(self.failures), self.writer.output_dir),
+            )
         if self.failures:
             raise InputError(f"{len(self.failures)} of {len(self.dataset)} pairs failed: {', '.join(self.failures)}.")
 
     def _iteration(self, engine: Engine, batchdata: int) -> dict[str, Any]:  # type: ignore[override]
+        if batchdata >= len(self.dataset):
+            return {}
         try:
             return self._register(batchdata)
         except Exception as error:  # whatever goes wrong with one pair, the others go on
             name = self.dataset.data[batchdata]["name"]
             self.failures[name] = error
             if len(self.dataset) > 1:
-                known = find_input_error(error)
-                logger.error("pair %s failed: %s", name, known or repr(error), exc_info=None if known else error)
+                trace = None if find_input_error(error) else error
+                logger.error("pair %s failed: %s", name, _message(error), exc_info=trace)
             return {}
 
     def _register(self, index: int) -> dict[str, Any]:
         pair = self.dataset.data[index]
-        if self.writer.is_done(pair):
+        if self.writer is not None and self.writer.is_done(pair):
             self.skipped.append(pair["name"])
             return {}
         times = [time.perf_counter()]
-        data = self.dataset[index]
+        data = dict(self.dataset[index])  # which may be in a cache
         times.append(time.perf_counter())
-        data["ddf"] = self._predict(data["image"])
+        if "displacement" not in pair:
+            data["ddf"] = self._predict(data["image"])
         times.append(time.perf_counter())
         result = self.to_native(data)
         times.append(time.perf_counter())
         stages = ("read", "network", "native_grid")
         seconds = {stage: end - start for stage, start, end in zip(stages, times, times[1:])}
-        self.writer.write(pair, result, seconds)
-        return {"metrics": result["metrics"]}
+        if self.writer is not None:
+            self.writer.write(pair, result, seconds)
+        self.rows[index] = {"name": pair["name"], "metrics": result["metrics"], "seconds": seconds}
+        return self.rows[index]
 
     def _predict(self, image: torch.Tensor) -> torch.Tensor:
         device = self.state.device
-        with self.mode(self.network), torch.autocast(device.type, enabled=self.amp):
-            ddf = self.inferer(image[None].to(device), self.network)[0].cpu()
+        # the processes of a training call it a different number of times, which its wrapper would wait for
+        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        with self.mode(network), torch.autocast(device.type, enabled=self.amp):
+            ddf = self.inferer(image[None].to(device), network)[0].cpu()
         if not torch.isfinite(ddf).all():
             raise InputError("the network gave a displacement that is not finite: expected weights that fit its data.")
         return ddf
+
+
+class MeanOverPairs(VariableAccumulation):
+    """An ignite metric: the mean of one measure over the pairs that have it, of all processes; NaN when none has.
+
+    Args:
+        measure: its place in the pair's metrics, as in ``dice.after.mean`` or ``folding.whole_grid.folding_percent``.
+    """
+
+    def __init__(self, measure: str) -> None:
+        super().__init__(operator.add, lambda output: flatten(output.get("metrics", {})).get(measure))
+
+    def update(self, output: float | torch.Tensor | None) -> None:
+        if output is not None and math.isfinite(output):
+            super().update(output)
+
+    def compute(self) -> float:  # type: ignore[override]
+        total, count = super().compute()
+        return float(total) / count if count else float("nan")
+
+
+def _process() -> tuple[int, int]:
+    """Rank of this process, and how many there are."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+def _message(error: Exception) -> str:
+    return str(find_input_error(error) or repr(error))

@@ -22,10 +22,10 @@ from .deformation.formats import ddf_to_itk, image_like
 from .errors import InputError
 from .report import draw_overview
 
-__all__ = ["RegistrationWriter"]
+__all__ = ["RegistrationWriter", "finite", "prepare_folder", "sha256", "versions"]
 
 PACKAGES = ("torch", "monai", "nibabel", "numpy", "pytorch-ignite")
-INPUTS = ("fixed", "moving", "label_fixed", "label_moving")
+INPUTS = ("fixed", "moving", "label_fixed", "label_moving", "displacement", "true_displacement")
 OUTPUTS = (
     "moving_warped.nii.gz",
     "label_warped.nii.gz",
@@ -42,29 +42,21 @@ class RegistrationWriter:
 
     Args:
         output_dir: the folder; a pair's own is ``output_dir / name``.
-        weights: the file whose checksum goes into ``metrics.json``.
+        weights: the file whose checksum goes into ``metrics.json``; None when no network is used.
         overwrite: replace results that are there.
     """
 
-    def __init__(self, output_dir: str | Path, weights: str | Path, overwrite: bool = False) -> None:
+    def __init__(self, output_dir: str | Path, weights: str | Path | None, overwrite: bool = False) -> None:
         self.output_dir = Path(output_dir).expanduser()
-        self.weights = Path(weights).expanduser()
+        self.weights = None if weights is None else Path(weights).expanduser()
         self.overwrite = overwrite
 
     def folder(self, pair: Mapping[Hashable, Any]) -> Path:
         return self.output_dir / pair["name"]
 
     def prepare(self) -> None:
-        """Make sure that the output folder can be written to.
-
-        Raises:
-            InputError: when it cannot.
-        """
-        try:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.output_dir).close()
-        except OSError as error:
-            raise InputError(f"output_dir: {self.output_dir} cannot be written to ({error.strerror}).") from error
+        """See :func:`prepare_folder`."""
+        prepare_folder(self.output_dir)
 
     def is_done(self, pair: Mapping[Hashable, Any]) -> bool:
         """Whether the pair's folder holds the result of the same files and weights, and may be skipped.
@@ -108,9 +100,9 @@ class RegistrationWriter:
                 "seconds": {**seconds, "write": time.perf_counter() - start},
                 "files": {key: str(Path(pair[key]).resolve()) for key in INPUTS if key in pair},
                 "sha256": self._checksums(pair),
-                "versions": _versions(),
+                "versions": versions(),
             }
-            (temporary / "metrics.json").write_text(json.dumps(_finite(metrics), indent=2, allow_nan=False) + "\n")
+            (temporary / "metrics.json").write_text(json.dumps(finite(metrics), indent=2, allow_nan=False) + "\n")
             (folder / "metrics.json").unlink(missing_ok=True)
             for file in OUTPUTS:
                 if (temporary / file).exists():
@@ -119,8 +111,10 @@ class RegistrationWriter:
                     (folder / file).unlink(missing_ok=True)
 
     def _checksums(self, pair: Mapping[Hashable, Any]) -> dict[str, str]:
-        paths = {"weights": self.weights, **{key: Path(pair[key]) for key in INPUTS if key in pair}}
-        return {key: _sha256(path) for key, path in paths.items()}
+        paths = {key: Path(pair[key]) for key in INPUTS if key in pair}
+        if self.weights is not None and "displacement" not in pair:  # which stands in the network's place
+            paths = {"weights": self.weights, **paths}
+        return {key: sha256(path) for key, path in paths.items()}
 
 
 def _images(fixed: nib.Nifti1Image, result: Mapping[Hashable, Any]) -> dict[str, nib.Nifti1Image]:
@@ -138,19 +132,34 @@ def _images(fixed: nib.Nifti1Image, result: Mapping[Hashable, Any]) -> dict[str,
     return images
 
 
-def _versions() -> dict[str, str]:
+def prepare_folder(folder: Path) -> None:
+    """Make an output folder, where it is not there, and make sure that it can be written to.
+
+    Raises:
+        InputError: when it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"output_dir: {folder} cannot be written to ({error.strerror}).") from error
+
+
+def versions() -> dict[str, str]:
+    """Of the bundle, Python and the packages that matter."""
     bundle = json.loads((Path(BUNDLE_ROOT) / "configs" / "metadata.json").read_text())["version"]
     packages = {name: version(name) for name in PACKAGES}
     return {"gradirn": bundle, "python": platform.python_version(), **packages}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN: null says that a measure is not defined."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,19 +1,31 @@
-"""What a person looks at: the overview picture of a pair, and the table of a folder of results."""
+"""What a person looks at: the overview picture of a pair, and tables of many."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["draw_overview", "results_table"]
+from .metrics import flatten, rescale
+
+__all__ = ["class_names", "column_values", "draw_overview", "pairs_table", "results_table", "summary_table"]
 
 COLUMNS = ("fixed", "moving", "warped", "difference before", "difference after", "warped grid", "Jacobian determinant")
 GRID_LINES = 24
+REGULARITY = {
+    "|J| <= 0, %": "folding_percent",
+    "NDV, %": "ndv_percent",
+    "std log|J|": "std_log_jacobian",
+    "SDlogJ of Learn2Reg": "learn2reg_sdlogj",
+    "mean |grad |J||": "mean_gradient_jacobian",
+}
+DISTANCES = {"HD mm": "hausdorff_mm", "HD95 mm": "hausdorff95_mm", "ASSD mm": "surface_distance_mm"}
+
+Row = dict[str, Any]
 
 
 def draw_overview(result: Mapping[Hashable, Any], path: Path) -> None:
@@ -114,34 +126,78 @@ def _jacobian_colors() -> Any:
 
 
 def _scaled(image: Any) -> np.ndarray:
-    """To [0, 1] between the percentiles 1 and 99, for display."""
-    array = np.asarray(image)
-    low, high = np.percentile(array, (1, 99))
-    return np.clip((array - low) / max(high - low, 1e-9), 0, 1)
+    return np.asarray(rescale(image, image))
 
 
 def results_table(folder: Path) -> str:
     """One line for each ``metrics.json`` below a folder, and their mean."""
-    rows = {str(path.parent.relative_to(folder)): _table_row(path) for path in sorted(folder.rglob("metrics.json"))}
-    rows[f"mean of {len(rows)}"] = [_mean(column) for column in zip(*rows.values())]
-    lines = [f"{'pair':<48}{'Dice before':>12}{'after':>8}{'|J|<=0 %':>10}{'NDV %':>10}{'std log|J|':>12}"]
-    widths = ("12.3f", "8.3f", "10.4f", "10.4f", "12.3f")
-    for name, values in rows.items():
-        cells = [f"{v:{w}}" if v is not None else "-".rjust(int(w.split(".")[0])) for v, w in zip(values, widths)]
-        lines.append(f"{name:<48}{''.join(cells)}")
-    return "\n".join(lines)
+    paths = sorted(folder.rglob("metrics.json"))
+    return pairs_table(
+        [{"pair": str(p.parent.relative_to(folder)), **flatten(json.loads(p.read_text()))} for p in paths]
+    )
 
 
-def _table_row(path: Path) -> list[float | None]:
-    metrics = json.loads(path.read_text())
-    dice = [metrics.get("dice", {}).get(when, {}).get("mean") for when in ("before", "after")]
-    folding = metrics["folding"]["whole_grid"]
-    return [*dice, *(folding[key] for key in ("folding_percent", "ndv_percent", "std_log_jacobian"))]
+def pairs_table(rows: Sequence[Row]) -> str:
+    """A line a pair with the most important measures, and their mean."""
+    columns = ["dice.before.mean", "dice.after.mean"]
+    columns += [f"folding.whole_grid.{key}" for key in ("folding_percent", "ndv_percent", "std_log_jacobian")]
+    lines = [(str(row["pair"]), [row.get(column) for column in columns]) for row in rows]
+    values = [column_values(rows, column) for column in columns]
+    means = [float(np.mean(known)) if known else None for known in values]
+    titles = ("pair", "Dice before", "after", "|J|<=0 %", "NDV %", "std log|J|")
+    return _text_table(titles, [*lines, (f"mean of {len(rows)}", means)], (3, 3, 4, 4, 3))
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def summary_table(measures: Mapping[str, Mapping[str, float]]) -> str:
+    """The means over all pairs, as text: overlap and distance of each class, similarity, regularity."""
+
+    def means(*columns: str) -> list[float | None]:
+        return [measures[column]["mean"] if column in measures else None for column in columns]
+
+    def both(measure: str, name: str) -> list[float | None]:
+        return means(f"{measure}.before.{name}", f"{measure}.after.{name}")
+
+    tables = []
+    if class_names(measures):
+        groups = {"Dice": "dice", **{title: key for title, key in DISTANCES.items() if f"{key}.after.mean" in measures}}
+        titles = ["class", *(title for group in groups for title in (f"{group} before", "after"))]
+        lines = [(c, [v for key in groups.values() for v in both(key, c)]) for c in (*class_names(measures), "mean")]
+        tables.append(_text_table(titles, lines, (3,) * (len(titles) - 1)))
+        (undefined,) = means("distance_undefined.after")
+        if undefined:
+            tables.append(f"classes a pair that vanished and have no distance: {undefined:.2f}")
+    images = [(title, means(f"{key}.before", f"{key}.after")) for title, key in (("NCC", "ncc"), ("RMSE", "rmse"))]
+    tables.append(_text_table(("image", "before", "after"), images, (3, 3)))
+    areas = ("whole_grid", "foreground")
+    lines = [(title, means(*(f"folding.{area}.{key}" for area in areas))) for title, key in REGULARITY.items()]
+    if "end_point_error.whole_grid.mean_mm" in measures:
+        lines.append(("end-point error, mm", means(*(f"end_point_error.{area}.mean_mm" for area in areas))))
+    tables.append(_text_table(("displacement", "whole grid", "foreground"), lines, (4, 4)))
+    return "\n\n".join(tables)
+
+
+def class_names(columns: Iterable[str]) -> list[str]:
+    """The classes that have a Dice after registration."""
+    prefix = "dice.after."
+    return [c.removeprefix(prefix) for c in columns if c.startswith(prefix) and c != f"{prefix}mean"]
+
+
+def column_values(rows: Sequence[Row], column: str) -> list[float]:
+    """The numbers in one column; undefined ones and text are left out."""
+    return [row[column] for row in rows if isinstance(row.get(column), int | float)]
+
+
+def _text_table(
+    titles: Sequence[str], lines: Sequence[tuple[str, Sequence[float | None]]], digits: Sequence[int]
+) -> str:
+    """Names to the left, numbers to the right; None is a dash."""
+    first = max(len(titles[0]), *(len(name) for name, _ in lines)) + 2
+    widths = [max(len(title), 6) + 2 for title in titles[1:]]
+    text = [titles[0].ljust(first) + "".join(title.rjust(width) for title, width in zip(titles[1:], widths))]
+    for name, values in lines:
+        cells = ["-" if value is None else f"{value:.{places}f}" for value, places in zip(values, digits)]
+        text.append(name.ljust(first) + "".join(cell.rjust(width) for cell, width in zip(cells, widths)))
+    return "\n".join(text)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -32,16 +33,26 @@ def save(tmp_path):
 
 
 @pytest.fixture
-def infer(monkeypatch):
-    """Run ``inference.yaml`` (with overlays) in this process; restores what the run changes in Python."""
+def bundle(monkeypatch):
+    """Run configurations by their names, as in ``("train", "hippocampus")``, in this process; restores what the run
+    changes in Python."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.syspath_prepend(str(ROOT))
 
-    def call(*overlays, **options):
-        files = [str(ROOT / "configs" / f"{name}.yaml") for name in ("inference", *overlays)]
-        run(config_file=files, logging_file=False, **options)
+    def call(*names, **options):
+        run(config_file=config_files(*names), logging_file=False, **options)
 
     return call
+
+
+@pytest.fixture
+def infer(bundle):
+    """Run ``inference.yaml`` with overlays."""
+    return partial(bundle, "inference")
+
+
+def config_files(*names):
+    return [str(ROOT / "configs" / f"{name}.yaml") for name in names]
 
 
 def load_json(path):

@@ -54,10 +54,25 @@ def test_inference_has_every_property_from_any_folder(overlays, tmp_path, monkey
     assert not list(tmp_path.iterdir()), "nothing may be written before the run"
 
 
-def test_overlays_replace_only_what_inference_defines():
-    defined = set(ConfigParser.load_config_file(str(CONFIGS / "inference.yaml")))
-    for name in ("hippocampus", "brain"):
-        assert set(ConfigParser.load_config_file(str(CONFIGS / f"{name}.yaml"))) <= defined
+def load_config(name):
+    return ConfigParser.load_config_file(str(CONFIGS / f"{name}.yaml"))
+
+
+def test_overlays_replace_only_what_is_defined():
+    own = {"brain": {"bias_correction", "synthesis"}}
+    train, inference, evaluate = (set(load_config(name)) for name in ("train", "inference", "evaluate"))
+    for name in ("hippocampus", "brain", "voxelmorph", "published"):
+        keys = set(load_config(name)) - own.get(name, set())
+        assert keys <= train | {"weights"}
+        # what is no matter of training alone is a matter of all
+        model = keys & {"weights", "spatial_dims", "spacing", "spatial_size", "alignment", "native_transforms"}
+        assert model <= inference & evaluate
+
+
+def test_the_network_that_is_trained_is_the_one_that_is_used():
+    trained = load_config("train")["network_def"]
+    assert trained.pop("output_scale") == 0.05  # of the initial weights alone
+    assert {**trained, "spatial_dims": 2} == load_config("inference")["network_def"]
 
 
 def test_the_network_takes_and_gives_what_the_metadata_says(monkeypatch):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 
-__all__ = ["read_pairs"]
+__all__ = ["add_displacements", "read_pairs"]
 
 IMAGES = ("fixed", "moving")
-LABELS = ("label_fixed", "label_moving")
+FILES = (*IMAGES, "label_fixed", "label_moving", "displacement", "true_displacement")
 
 
 def read_pairs(
@@ -23,7 +23,8 @@ def read_pairs(
 
     Args:
         files: ``fixed``, ``moving`` and optionally ``label_fixed``, ``label_moving`` of one pair; None is not given.
-        datalist: instead, a JSON file: a list of such dictionaries, each with an optional ``name``.
+        datalist: instead, a JSON file: a list of such dictionaries, each with an optional ``name``, and optionally
+            with ``displacement``, a displacement field in place of the network, and ``true_displacement``.
         dataset_dir: the folder that relative paths of the datalist start from, by default the datalist's own.
 
     Returns:
@@ -53,6 +54,32 @@ def read_pairs(
     return pairs
 
 
+def add_displacements(pairs: Iterable[Mapping[str, str]], **folders: str | None) -> list[dict[str, str]]:
+    """Add to every pair its file in folders of displacement fields.
+
+    Args:
+        pairs: each with its ``name``.
+        folders: ``displacement`` or ``true_displacement`` and a folder that holds ``<name>/displacement.nii.gz`` or
+            ``<name>.nii.gz`` for every pair; None adds nothing.
+
+    Raises:
+        InputError: when a folder lacks the file of a pair.
+    """
+    result = [dict(pair) for pair in pairs]
+    for key, folder in folders.items():
+        for pair in result if folder is not None else ():
+            pair[key] = _find_displacement(Path(str(folder)).expanduser(), pair["name"], f"{key}s")
+    return result
+
+
+def _find_displacement(folder: Path, name: str, option: str) -> str:
+    files = (f"{name}/displacement.nii.gz", f"{name}.nii.gz")
+    for path in (folder / file for file in files):
+        if path.is_file():
+            return str(path)
+    raise InputError(f"{option}: {folder} holds no field of pair '{name}': expected {' or '.join(files)}.")
+
+
 def _read_json_list(path: Path) -> list[Any]:
     try:
         entries = json.loads(path.read_text())
@@ -68,14 +95,14 @@ def _read_json_list(path: Path) -> list[Any]:
 def _check_entry(entry: Any, where: str, root: Path) -> dict[str, str]:
     if not isinstance(entry, dict):
         raise InputError(f"{where} is a {type(entry).__name__}: expected a dictionary with fixed and moving.")
-    keys = ("name", *IMAGES, *LABELS)
+    keys = ("name", *FILES)
     unknown = sorted(set(entry) - set(keys))
     if unknown:
         raise InputError(f"{where} has the unknown key '{unknown[0]}': expected {', '.join(keys)}.")
     for key in IMAGES:
         if key not in entry:
             raise InputError(f"{where} has no '{key}': expected fixed and moving.")
-    pair = {key: str(root / Path(str(entry[key])).expanduser()) for key in (*IMAGES, *LABELS) if entry.get(key)}
+    pair = {key: str(root / Path(str(entry[key])).expanduser()) for key in FILES if entry.get(key)}
     if "name" in entry:
         name = str(entry["name"])
         if name in ("", ".") or Path(name).is_absolute() or ".." in Path(name).parts:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
 import nibabel as nib
 import numpy as np
+import torch
 
-__all__ = ["ddf_from_itk", "ddf_to_itk", "image_like"]
+from ..errors import InputError
+from .grid import apply_affine, lattice, sample
+
+__all__ = ["ddf_to_itk", "image_like", "read_displacement"]
 
 RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
@@ -28,16 +36,54 @@ def ddf_to_itk(ddf: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
     return image
 
 
-def ddf_from_itk(image: nib.Nifti1Image) -> np.ndarray:
-    """The inverse of :func:`ddf_to_itk` for 3D fields: shape (3, X, Y, Z), in voxels of the file's own grid.
+def read_displacement(path: str | Path, role: str, affine: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Read a displacement field as ITK, ANTs and greedy write it, and bring it to a grid.
+
+    Args:
+        path: NIfTI of shape (X, Y, Z, 1, 3), or (X, Y, 1, 1, 2) of one slice, on any grid: vectors from fixed to
+            moving points in mm, LPS. Interpolated linearly; 0 outside its grid, as in ITK.
+        role: what the file is, for messages.
+        affine: voxel to RAS millimetres of the grid that is wanted, 4x4.
+        shape: three sizes of that grid.
+
+    Returns:
+        the ddf in voxels of that grid, shape (3, *shape), float32.
 
     Raises:
-        ValueError: when the file is not of shape (X, Y, Z, 1, 3).
+        InputError: when the file is no such field.
     """
-    if image.ndim != 5 or image.shape[3:] != (1, 3):
-        raise ValueError(f"a displacement field must have shape (X, Y, Z, 1, 3), got {image.shape}.")
-    vectors = image.get_fdata(dtype=np.float64)[:, :, :, 0] * RAS_TO_LPS
-    return np.einsum("ij,xyzj->ixyz", np.linalg.inv(image.affine[:3, :3]), vectors).astype(np.float32)
+    vectors, own_affine = _read_vectors(Path(path).expanduser(), role)
+    affine = affine.double()
+    points = apply_affine(torch.linalg.solve(own_affine, affine), lattice(shape))
+    millimetres = sample(vectors, points, fill=0)
+    # a field of two components knows its plane only
+    components = len(vectors)
+    linear = torch.linalg.inv(affine[:components, :components]).float()
+    ddf = torch.zeros(3, *shape)
+    ddf[:components] = torch.tensordot(linear, millimetres, dims=1)
+    return ddf
+
+
+def _read_vectors(path: Path, role: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors in RAS millimetres, shape (components, X, Y, Z), and the affine of their grid."""
+    name = f"{role}: {path}"
+    if not path.is_file():
+        raise InputError(f"{name} does not exist: expected a displacement field, NIfTI (.nii or .nii.gz).")
+    try:
+        image = cast(nib.Nifti1Image, nib.load(path))
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except Exception as error:  # nibabel, gzip, zlib and numpy each have their own errors for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{name} cannot be read as NIfTI (.nii or .nii.gz), is it whole? ({reason})") from error
+    if data.shape[3:] != (1, 3) and data.shape[2:] != (1, 1, 2):
+        raise InputError(
+            f"{name} has shape {data.shape}: expected a displacement field as ITK writes it, "
+            "(X, Y, Z, 1, 3), or (X, Y, 1, 1, 2) of one slice."
+        )
+    if not np.isfinite(data).all():
+        raise InputError(f"{name} holds {np.count_nonzero(~np.isfinite(data))} NaN or infinite values: expected none.")
+    vectors = data[:, :, :, 0] * RAS_TO_LPS[: data.shape[4]]
+    return torch.from_numpy(vectors.astype(np.float32)).movedim(-1, 0), torch.from_numpy(image.affine).double()
 
 
 def image_like(data: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:

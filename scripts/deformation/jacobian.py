@@ -9,11 +9,19 @@ from itertools import product
 
 import torch
 
-__all__ = ["folding_measures", "jacobian_determinant", "non_diffeomorphic_volume"]
+__all__ = ["folding_measures", "jacobian_determinant", "non_diffeomorphic_volume", "published_measures"]
+
+LEARN2REG_BORDER = 2
 
 
-def jacobian_determinant(ddf: torch.Tensor) -> torch.Tensor:
-    """|J| by forward differences, shape (B, *spatial); the last voxel of an axis repeats the difference before it.
+def jacobian_determinant(ddf: torch.Tensor, central: bool = False) -> torch.Tensor:
+    """|J|, shape (B, *spatial).
+
+    Args:
+        ddf: the displacement.
+        central: take central differences, one-sided at the border. They miss the folds of a checkerboard, and are
+            there for measures that others publish. Otherwise forward ones; the last voxel of an axis repeats the
+            difference before it.
 
     Raises:
         ValueError: when an axis has fewer than two voxels.
@@ -22,9 +30,7 @@ def jacobian_determinant(ddf: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"a Jacobian determinant needs two voxels along each axis, got shape {tuple(ddf.shape)}.")
     columns = []
     for axis in range(ddf.shape[1]):
-        difference = ddf.diff(dim=2 + axis)
-        last = difference.narrow(2 + axis, difference.shape[2 + axis] - 1, 1)
-        columns.append(torch.cat([difference, last], dim=2 + axis))
+        columns.append((_central_difference if central else _forward_difference)(ddf, 2 + axis))
         columns[-1][:, axis] += 1
     return _determinant(columns)
 
@@ -82,6 +88,39 @@ def folding_measures(
         "ndv_percent": 100 * cells.double().mean().item(),
         "std_log_jacobian": positive.double().std(correction=0).item() if len(positive) else float("nan"),
     }
+
+
+def published_measures(determinant: torch.Tensor, mask: torch.Tensor | None = None) -> dict[str, float]:
+    """Regularity as others publish it, by central differences.
+
+    Args:
+        determinant: what :func:`jacobian_determinant` gives with ``central``, shape (B, *spatial).
+        mask: boolean, shape (B, *spatial); where to measure. None is the whole grid.
+
+    Returns:
+        ``learn2reg_sdlogj``, the standard deviation of log(clip(|J| + 3, 1e-9, 1e9)) without the outermost two voxels
+        of each axis, as Learn2Reg's evaluation computes it; ``mean_gradient_jacobian``, the mean of the absolute
+        central differences of |J| along the axes, per voxel, as Qiu et al. (MICCAI 2022) report it. Empty: NaN.
+    """
+    if mask is None:
+        mask = torch.ones_like(determinant, dtype=torch.bool)
+    interior = (slice(None), *[slice(LEARN2REG_BORDER, -LEARN2REG_BORDER)] * (determinant.ndim - 1))
+    logarithms = (determinant[interior][mask[interior]].double() + 3).clamp(1e-9, 1e9).log()
+    axes = range(1, determinant.ndim)
+    gradient = torch.stack([_central_difference(determinant, axis)[mask].abs() for axis in axes])
+    return {
+        "learn2reg_sdlogj": logarithms.std(correction=0).item() if len(logarithms) else float("nan"),
+        "mean_gradient_jacobian": gradient.double().mean().item(),
+    }
+
+
+def _forward_difference(field: torch.Tensor, axis: int) -> torch.Tensor:
+    difference = field.diff(dim=axis)
+    return torch.cat([difference, difference.narrow(axis, difference.shape[axis] - 1, 1)], dim=axis)
+
+
+def _central_difference(field: torch.Tensor, axis: int) -> torch.Tensor:
+    return torch.gradient(field, dim=axis)[0]
 
 
 def _corner(ddf: torch.Tensor, bits: tuple[int, ...]) -> torch.Tensor:

@@ -1,6 +1,7 @@
-"""The registration network, its parts, and its weights."""
+"""The registration network, its parts, its baseline, and its weights."""
 
-from .gradirn import GraDIRN
+from .gradirn import EveryStep, GraDIRN
+from .voxelmorph import VoxelMorph
 from .weights import load_weights
 
-__all__ = ["GraDIRN", "load_weights"]
+__all__ = ["EveryStep", "GraDIRN", "VoxelMorph", "load_weights"]

@@ -21,7 +21,7 @@ from .regularizer import Regularizer
 from .sampling import warp
 from .similarity import Similarity, get_similarity, similarity_gradient
 
-__all__ = ["GraDIRN"]
+__all__ = ["EveryStep", "GraDIRN"]
 
 REGULARIZER_INPUTS = ("warped", "moving", "none")
 UPDATES = ("add", "compose")
@@ -62,6 +62,11 @@ class Block(nn.Module):
         in_channels = spatial_dims + (0 if regularizer_input == "none" else 2)
         self.regularizer = Regularizer(spatial_dims, in_channels, num_channels, num_layers)
 
+    @property
+    def used_step_size(self) -> torch.Tensor:
+        """tau: ten times the stored value."""
+        return STEP_SIZE_SCALE * self.step_size
+
     def forward(self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Return the next displacement, (B, d, *spatial); all arguments are float32 or float64 and stay so."""
         warped, descent = recomputed(self._descent, ddf, fixed, moving)
@@ -76,7 +81,7 @@ class Block(nn.Module):
         """The warped image and -tau * grad_u D, in the precision of ddf also under AMP."""
         with torch.autocast(ddf.device.type, enabled=False):
             warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
-            return warped, -STEP_SIZE_SCALE * self.step_size.to(ddf.dtype) * gradient
+            return warped, -self.used_step_size.to(ddf.dtype) * gradient
 
 
 class GraDIRN(nn.Module):
@@ -97,6 +102,8 @@ class GraDIRN(nn.Module):
         num_channels: hidden channels of the regularizer.
         num_layers: convolutions of the regularizer.
         window_size: window of ``lncc``, in voxels.
+        output_scale: factor of the initial weights of each regularizer's last convolution, 1 as published; a small
+            one lets a training start from small smooth steps.
         checkpoint_steps: recompute each step in the backward pass instead of keeping its activations.
 
     Raises:
@@ -121,6 +128,7 @@ class GraDIRN(nn.Module):
         num_channels: int = 32,
         num_layers: int = 5,
         window_size: int = 9,
+        output_scale: float = 1.0,
         checkpoint_steps: bool = False,
     ) -> None:
         super().__init__()
@@ -152,11 +160,23 @@ class GraDIRN(nn.Module):
             )
             for count in num_blocks
         )
+        for module in self.modules():
+            if isinstance(module, Regularizer):
+                cast("torch.Tensor", module.convs[-1].weight).data.mul_(output_scale)
 
     @property
     def minimum_size(self) -> int:
         """Voxels that an image needs along each axis, so that the coarsest level has two: 5 for three levels."""
         return 2 ** (len(self.levels) - 1) + 1
+
+    def step_sizes(self) -> dict[str, float]:
+        """tau of each block, by ``level_<l>_block_<b>``, as used."""
+        levels = cast("list[list[Block]]", self.levels)
+        return {
+            f"level_{level}_block_{index}": block.used_step_size.item()
+            for level, blocks in enumerate(levels)
+            for index, block in enumerate(blocks)
+        }
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Register a batch.
@@ -172,9 +192,7 @@ class GraDIRN(nn.Module):
             InputError: when the shape is not the one expected.
         """
         level, ddf = deque(self.steps(image), maxlen=1).pop()
-        for finer in range(level + 1, len(self.levels)):
-            ddf = _upsample(ddf, self._level_size(image, finer))
-        return ddf
+        return self.to_full_size(ddf, level, image)
 
     def steps(self, image: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield the level, 0 for the coarsest, and the ddf in that level's voxels after each unrolled step."""
@@ -191,6 +209,12 @@ class GraDIRN(nn.Module):
                     ddf = self._step(block, ddf, fixed, moving)
                     yield level, ddf
 
+    def to_full_size(self, ddf: torch.Tensor, level: int, image: torch.Tensor) -> torch.Tensor:
+        """Carry a ddf of :meth:`steps` from its level to the voxels of the image."""
+        for finer in range(level + 1, len(self.levels)):
+            ddf = _upsample(ddf, self._level_size(image, finer))
+        return ddf
+
     def _step(self, block: nn.Module, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         return recomputed(block, ddf, fixed, moving) if self.checkpoint_steps else block(ddf, fixed, moving)
 
@@ -205,6 +229,28 @@ class GraDIRN(nn.Module):
                 f"image must have shape (B, 2, {', '.join('HWD'[: self.spatial_dims])}), channel 0 moving and channel "
                 f"1 fixed, with at least {self.minimum_size} voxels along each axis; got {tuple(image.shape)}."
             )
+
+
+class EveryStep(nn.Module):
+    """A view of a network for a loss on every step: its forward pass, which data-parallel training needs, gives all.
+
+    Args:
+        network: shares its parameters with the view.
+
+    Raises:
+        InputError: when the network has no steps, as VoxelMorph.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        if not isinstance(network, GraDIRN):
+            raise InputError(f"a loss on every step needs a network with steps, got {type(network).__name__}.")
+        self.network = network
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return the ddf after each step, first to last, each of shape (B, d, *spatial) in voxels of the image."""
+        network = self.network
+        return [network.to_full_size(ddf, level, image) for level, ddf in network.steps(image)]
 
 
 def _resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

@@ -13,7 +13,7 @@ from ..errors import InputError
 __all__ = ["load_weights"]
 
 
-def load_weights(network: nn.Module, path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+def load_weights(network: nn.Module, path: str | Path | None, device: torch.device | str = "cpu") -> nn.Module:
     """Load a state dictionary, check that it fits, and return the network on the device.
 
     Args:
@@ -24,6 +24,8 @@ def load_weights(network: nn.Module, path: str | Path, device: torch.device | st
     Raises:
         InputError: when the file is missing, unreadable, or holds the weights of another configuration.
     """
+    if path is None:
+        raise InputError("--weights is missing: no weights of this network are shipped, expected those of a training.")
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"weights: {path} does not exist: expected a checkpoint of torch.save.")

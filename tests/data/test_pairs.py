@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scripts.data import read_pairs
+from scripts.data.pairs import add_displacements, read_pairs
 from scripts.errors import InputError
 
 
@@ -25,6 +25,32 @@ def test_a_datalist_with_names_and_relative_paths(tmp_path):
     assert first == {"name": "a", "fixed": str(tmp_path / "f.nii"), "moving": "/m.nii"}
     assert second["name"] == "pair_1"
     assert read_pairs({}, path, "/data")[1]["moving"] == "/data/n.nii"
+
+
+def test_a_datalist_may_name_displacements(tmp_path):
+    path = write(
+        tmp_path, [{"fixed": "f.nii", "moving": "m.nii", "displacement": "d.nii", "true_displacement": "t.nii"}]
+    )
+    pair = read_pairs({}, path)[0]
+    assert (pair["displacement"], pair["true_displacement"]) == (str(tmp_path / "d.nii"), str(tmp_path / "t.nii"))
+
+
+def test_displacements_are_found_by_the_name_of_the_pair(tmp_path):
+    for file in ("a/displacement.nii.gz", "deep/b.nii.gz"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text("")
+    pairs = [{"name": "a"}, {"name": "deep/b"}]
+    found = add_displacements(pairs, displacement=str(tmp_path), true_displacement=None)
+    assert [pair["displacement"] for pair in found] == [
+        f"{tmp_path}/a/displacement.nii.gz",
+        f"{tmp_path}/deep/b.nii.gz",
+    ]
+    assert "true_displacement" not in found[0]
+    assert pairs == [{"name": "a"}, {"name": "deep/b"}]
+    with pytest.raises(
+        InputError, match=r"true_displacements: .* no field of pair 'c': expected c/displacement.nii.gz or"
+    ):
+        add_displacements([{"name": "c"}], true_displacement=str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
-from scripts.deformation.formats import ddf_from_itk, ddf_to_itk, image_like
+from scripts.deformation.formats import ddf_to_itk, image_like, read_displacement
+from scripts.errors import InputError
 
 from ..conftest import oblique_affine
 
@@ -40,14 +42,65 @@ def test_simpleitk_moves_points_as_the_ddf_does(tmp_path):
     assert fixed.TransformPhysicalPointToContinuousIndex(moved) == pytest.approx((5.5, 3.0, 6.75), abs=1e-4)
 
 
-def test_there_and_back():
+def read(path, reference):
+    return read_displacement(path, "displacement", torch.from_numpy(reference.affine), (*reference.shape, 1)[:3])
+
+
+def test_there_and_back(tmp_path):
     ddf = np.random.default_rng(0).normal(size=(3, 12, 10, 8)).astype(np.float32)
-    np.testing.assert_allclose(ddf_from_itk(ddf_to_itk(ddf, oblique_reference())), ddf, atol=1e-5)
+    nib.save(ddf_to_itk(ddf, oblique_reference()), tmp_path / "d.nii.gz")
+    np.testing.assert_allclose(read(tmp_path / "d.nii.gz", oblique_reference()), ddf, atol=2e-4)
 
 
-def test_a_scalar_image_is_not_taken_for_a_displacement():
-    with pytest.raises(ValueError, match=r"must have shape \(X, Y, Z, 1, 3\), got \(12, 10, 8\)"):
-        ddf_from_itk(oblique_reference())
+def test_a_field_of_simpleitk_on_another_grid(tmp_path):
+    """A known affine field, coarser, flipped and larger than the fixed image, as SimpleITK writes it."""
+    field = sitk.Image([16, 14, 12], sitk.sitkVectorFloat64, 3)
+    field.SetSpacing((2.5, 4.0, 5.0))
+    field.SetDirection((-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    reference = oblique_reference()
+    center = sitk.ReadImage(save(reference, tmp_path)).TransformContinuousIndexToPhysicalPoint((5.5, 4.5, 3.5))
+    field.SetOrigin([c - d * s * (n - 1) / 2 for c, d, s, n in zip(center, (-1, 1, 1), (2.5, 4, 5), (16, 14, 12))])
+    matrix, shift = np.array([[0.1, 0.02, 0], [0, -0.05, 0.03], [0.01, 0, 0.04]]), np.array([2.0, -3.0, 1.0])
+    for index in np.ndindex(16, 14, 12):
+        point = np.array(field.TransformIndexToPhysicalPoint(index)) - center
+        field[index] = (matrix @ point + shift).tolist()
+    sitk.WriteImage(field, str(tmp_path / "d.nii.gz"))
+    ddf = read(tmp_path / "d.nii.gz", reference)
+    fixed = sitk.ReadImage(str(tmp_path / "f.nii.gz"))
+    for index in ((0, 0, 0), (4, 5, 6), (11, 9, 7)):
+        point = np.array(fixed.TransformIndexToPhysicalPoint(index))
+        moved = fixed.TransformPhysicalPointToContinuousIndex(point + matrix @ (point - center) + shift)
+        assert ddf[(slice(None), *index)].tolist() == pytest.approx(np.array(moved) - index, abs=1e-3)
+
+
+def save(image, tmp_path):
+    nib.save(image, tmp_path / "f.nii.gz")
+    return str(tmp_path / "f.nii.gz")
+
+
+def test_outside_its_grid_a_field_is_zero(tmp_path):
+    reference = nib.Nifti1Image(np.zeros((6, 5, 4), np.float32), np.eye(4))
+    ddf = np.ones((3, 2, 5, 4), np.float32)
+    nib.save(ddf_to_itk(ddf, nib.Nifti1Image(np.zeros((2, 5, 4), np.float32), np.eye(4))), tmp_path / "d.nii.gz")
+    assert read(tmp_path / "d.nii.gz", reference)[0, :, 0, 0].tolist() == [1, 1, 0, 0, 0, 0]
+
+
+def test_what_is_no_displacement_is_refused(tmp_path):
+    reference, path = oblique_reference(), tmp_path / "d.nii.gz"
+    cases = {
+        "does not exist": None,
+        r"has shape \(12, 10, 8\): expected a displacement field as ITK": np.zeros((12, 10, 8)),
+        r"has shape \(12, 10, 8, 3\)": np.zeros((12, 10, 8, 3)),
+        "holds 1 NaN": np.where(np.arange(72).reshape(4, 3, 2, 1, 3) == 5, np.nan, 0),
+    }
+    for message, data in cases.items():
+        if data is not None:
+            nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+        with pytest.raises(InputError, match=f"^displacement: .*d.nii.gz {message}"):
+            read(path, reference)
+    path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="cannot be read as NIfTI"):
+        read(path, reference)
 
 
 def test_a_2d_reference_gives_a_field_of_two_components(tmp_path):
@@ -59,6 +112,8 @@ def test_a_2d_reference_gives_a_field_of_two_components(tmp_path):
     assert field.GetDimension() == 2
     # LPS: first axis -1 mm in R is +1 in L; second 2 mm in A is -2 in P
     assert field[3, 3] == pytest.approx((1.0, -4.0))
+    back = read(tmp_path / "d.nii.gz", nib.Nifti1Image(np.zeros((6, 5), np.float32), affine))
+    np.testing.assert_allclose(back, ddf, atol=1e-6)
 
 
 def test_image_like_keeps_header_and_takes_the_data_type():

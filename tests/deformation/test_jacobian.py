@@ -6,7 +6,12 @@ import pytest
 import torch
 
 from scripts.deformation.grid import lattice
-from scripts.deformation.jacobian import folding_measures, jacobian_determinant, non_diffeomorphic_volume
+from scripts.deformation.jacobian import (
+    folding_measures,
+    jacobian_determinant,
+    non_diffeomorphic_volume,
+    published_measures,
+)
 
 
 def linear_ddf(matrix, shape):
@@ -19,9 +24,9 @@ def linear_ddf(matrix, shape):
     [([[2.0, 0.5], [-0.3, 1.5]], (5, 4)), ([[1.2, 0.1, 0.3], [0.0, 0.9, -0.2], [0.4, 0.1, 1.1]], (5, 4, 3))],
 )
 def test_a_linear_map_has_its_determinant_everywhere(matrix, shape):
-    determinant = jacobian_determinant(linear_ddf(matrix, shape))
-    expected = torch.linalg.det(torch.tensor(matrix, dtype=torch.float64))
-    torch.testing.assert_close(determinant, expected.expand(1, *shape))
+    expected = torch.linalg.det(torch.tensor(matrix, dtype=torch.float64)).expand(1, *shape)
+    for central in (False, True):
+        torch.testing.assert_close(jacobian_determinant(linear_ddf(matrix, shape), central), expected)
 
 
 def test_forward_differences_by_hand():
@@ -59,8 +64,7 @@ def test_checkerboard_fold_that_central_differences_miss():
     determinant = jacobian_determinant(ddf)[0]
     assert determinant[2, 2] == -1
     assert determinant[1, 2] == 3
-    central = 1 + (ddf[0, 0, 3, 2] - ddf[0, 0, 1, 2]) / 2
-    assert central == 1
+    assert jacobian_determinant(ddf, central=True)[0, 2, 2] == 1
     # of the two cells beyond the point, each has 3 of its 4 triangles touching it: two of area (1 - 2) / 2 ...
     volume = non_diffeomorphic_volume(ddf)[0]
     assert volume[2, 2] == volume[2, 1]
@@ -98,6 +102,31 @@ def test_measures_by_hand_inside_a_mask_and_outside():
     # rows 5 -> 6 now fold: |J| = 1 - 2 in one row of eight; its cells are inside out, area 1 each of 8 x 3
     assert measures["folding_percent"] == pytest.approx(100 / 8)
     assert measures["ndv_percent"] == pytest.approx(100 / 8)
+
+
+def test_published_measures_by_hand():
+    # |J| along the first axis, the same in every row; what lies two voxels from the border is 1, 3, 1 in 3 of 7 rows
+    profile = torch.tensor([9.0, 9, 1, 3, 1, 9, 9])
+    determinant = profile[:, None].expand(7, 7)[None].clone()
+    found = published_measures(determinant)
+    logarithms = torch.tensor([4.0, 6, 4]).log()
+    assert found["learn2reg_sdlogj"] == pytest.approx(logarithms.std(correction=0).item(), rel=1e-6)
+    # central differences 0 -4 -3 0 3 4 0, one-sided at the border, and none along the second axis: 14 / 7 / 2
+    assert found["mean_gradient_jacobian"] == pytest.approx(1.0)
+    mask = torch.zeros(1, 7, 7, dtype=torch.bool)
+    mask[:, 1:4] = True
+    found = published_measures(determinant, mask)
+    assert found["learn2reg_sdlogj"] == pytest.approx(math.log(6 / 4) / 2, rel=1e-6)
+    assert found["mean_gradient_jacobian"] == pytest.approx(7 / 3 / 2)
+    mask[:] = False
+    assert all(math.isnan(value) for value in published_measures(determinant, mask).values())
+
+
+def test_learn2reg_clips_determinants_below_minus_three():
+    determinant = torch.ones(1, 5, 6)
+    determinant[0, 2, 2] = -8.0  # log(1e-9) beside log(4)
+    expected = (math.log(4) - math.log(1e-9)) / 2
+    assert published_measures(determinant)["learn2reg_sdlogj"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_too_thin_an_axis_is_refused():

@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 
 from scripts.benchmark.reference import ReferenceGraDIRN
 from scripts.errors import InputError
-from scripts.networks import GraDIRN
+from scripts.networks import EveryStep, GraDIRN
 from scripts.networks.sampling import warp_with_gradient
 
 
@@ -309,3 +309,20 @@ def test_gpu_agrees_with_cpu_also_under_amp(dims):
         half.square().mean().backward()
     assert half.dtype == torch.float32
     assert (half.cpu() - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
+def test_every_step_ends_in_the_networks_own_displacement():
+    net = GraDIRN(2, (1, 1, 0), (2, 1, 0), similarity="lncc", window_size=5, update="compose")
+    image = torch.rand(1, 2, 21, 18)
+    view = EveryStep(net)
+    ddfs = view(image)
+    assert [ddf.shape for ddf in ddfs] == [(1, 2, 21, 18)] * 3
+    torch.testing.assert_close(ddfs[-1], net(image))
+    # a step of level 0 reaches full size through two doublings
+    level, coarse = next(net.steps(image))
+    assert level == 0
+    assert ddfs[0].abs().max().item() == pytest.approx(4 * coarse.abs().max().item(), rel=1e-5)
+    sum(ddf.square().mean() for ddf in ddfs).backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    with pytest.raises(InputError, match="a loss on every step needs a network with steps, got Linear"):
+        EveryStep(torch.nn.Linear(1, 1))

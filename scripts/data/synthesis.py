@@ -1,0 +1,174 @@
+"""T1-like brains from label maps, for training without images.
+
+After SynthSeg (Billot et al., Medical Image Analysis 86, 2023), with intensities in the order of a T1-weighted image
+in place of any contrast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import (
+    Compose,
+    RandAdjustContrast,
+    RandBiasField,
+    RandGaussianSmooth,
+    RandomizableTransform,
+    RandRicianNoise,
+    RandSimulateLowResolution,
+)
+
+__all__ = ["RandSynthesizeT1d", "paint_t1", "without_extracerebral"]
+
+EXTRACEREBRAL = (500, 1000)  # SynthSeg's ids of skull, skin, eyes, ...; from 1000 on lie FreeSurfer's cortical parcels
+
+# FreeSurfer ids of a tissue, left and right, and how bright it may be in a T1-weighted image on a scale on which CSF is
+# 0, cerebral cortex 1 and cerebral white matter 2
+TISSUES: dict[str, tuple[tuple[int, ...], tuple[float, float]]] = {
+    "ventricles": ((4, 43, 5, 44, 14, 15, 72), (0.0, 0.0)),
+    "CSF around the brain": ((24,), (0.0, 0.3)),
+    "choroid plexus": ((31, 63, 136, 163, 137, 164), (0.3, 1.0)),
+    "vessels": ((30, 62), (0.0, 1.5)),
+    "cerebral cortex": ((3, 42, *range(1000, 3000)), (1.0, 1.0)),
+    "cerebellar cortex": ((8, 47), (0.85, 1.2)),
+    "hippocampus": ((17, 53), (0.85, 1.25)),
+    "amygdala": ((18, 54), (0.85, 1.25)),
+    "caudate": ((11, 50), (0.95, 1.35)),
+    "accumbens": ((26, 58), (0.95, 1.35)),
+    "putamen": ((12, 51), (1.05, 1.5)),
+    "thalamus": ((10, 49), (1.25, 1.75)),
+    "ventral diencephalon": ((28, 60), (1.4, 1.9)),
+    "pallidum": ((13, 52), (1.5, 2.0)),
+    "brain stem": ((16,), (1.55, 2.0)),
+    "optic chiasm": ((85,), (1.0, 1.8)),
+    "white matter lesions": ((25, 57, 77), (0.8, 1.8)),
+    "cerebellar white matter": ((7, 46), (1.75, 2.05)),
+    "cerebral white matter": ((2, 41), (2.0, 2.0)),
+    "corpus callosum": ((251, 252, 253, 254, 255), (1.9, 2.1)),
+}
+KNOWN_LABELS = [label for labels, _ in TISSUES.values() for label in labels]
+ANY_BRIGHTNESS = (0.0, 2.0)  # of ids that are not known
+
+
+class RandSynthesizeT1d(RandomizableTransform):
+    """Paint a T1-like image for each label map, each time another one, on the label map's grid.
+
+    Each tissue gets a random mean (in the order CSF, grey, white matter) and noise of its own; then come partial
+    volume, bias field, resolution, Rician noise and contrast. Outside the brain the image is exactly 0, its maximum
+    is 255. The images of a pair are independent.
+
+    Args:
+        labels: keys of the label maps, (1, X, Y, Z) with FreeSurfer ids; unknown ids get a random brightness.
+        images: keys of the images to make, one for each of ``labels``.
+        seed: when given, the images depend on it and on the names of the label maps' files and their folders only,
+            for validation; otherwise on the random state.
+        remove_extracerebral: set SynthSeg's extra-cerebral ids (500 to 999) to 0, in the label maps too.
+        csf: range of the mean of CSF, as a fraction of the mean of white matter.
+        grey: range of the mean of cerebral cortex, as a fraction of the way from CSF to white matter.
+        tissue_noise: range of the standard deviation within a tissue, as a fraction of white matter.
+        blur: range of the standard deviation of the partial-volume blur, in voxels.
+        bias: the bias field is exp of a third-order polynomial with coefficients up to this.
+        zoom: range of the resolution, as a fraction of the grid's.
+        noise: largest standard deviation of the Rician noise, as a fraction of white matter.
+        gamma: range of the exponent that changes the contrast.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str] = ("label_fixed", "label_moving"),
+        images: Sequence[str] = ("fixed", "moving"),
+        seed: int | None = None,
+        remove_extracerebral: bool = True,
+        csf: tuple[float, float] = (0.1, 0.35),
+        grey: tuple[float, float] = (0.4, 0.75),
+        tissue_noise: tuple[float, float] = (0.01, 0.08),
+        blur: tuple[float, float] = (0.4, 0.8),
+        bias: float = 0.1,
+        zoom: tuple[float, float] = (0.6, 1.0),
+        noise: float = 0.04,
+        gamma: tuple[float, float] = (0.8, 1.25),
+    ) -> None:
+        super().__init__(prob=1.0)
+        self.keys = tuple(zip(labels, images, strict=True))
+        self.seed = seed
+        self.remove_extracerebral = remove_extracerebral
+        self.csf, self.grey, self.tissue_noise = csf, grey, tissue_noise
+        self.scanner = Compose(
+            [
+                RandGaussianSmooth(blur, blur, blur, prob=1),
+                RandBiasField(degree=3, coeff_range=(-bias, bias), prob=1),
+                RandSimulateLowResolution(prob=0.5, zoom_range=zoom),
+                RandRicianNoise(prob=1, std=noise, sample_std=True),
+                RandAdjustContrast(prob=1, gamma=gamma),
+            ]
+        )
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        names = "|".join(_short_name(data[label]) for label, _ in self.keys)
+        for label, image in self.keys:
+            if self.remove_extracerebral:
+                result[label] = without_extracerebral(data[label])
+            random = self.R if self.seed is None else _random_state(self.seed, names, image)
+            result[image] = self._paint(result[label], random)
+        return result
+
+    def _paint(self, label: MetaTensor, random: np.random.RandomState) -> MetaTensor:
+        ids = label.as_tensor().long()
+        mean, deviation = self._tissue_values(ids, random)
+        noise = torch.from_numpy(random.standard_normal(tuple(ids.shape)).astype(np.float32))
+        image = mean[ids] + deviation[ids] * noise
+        self.scanner.set_random_state(state=random)
+        painted = self.scanner(image.clamp(min=0)) * (ids > 0)
+        return MetaTensor(painted * (255 / painted.max().clamp(min=1e-6)), meta=label.meta)
+
+    def _tissue_values(self, ids: torch.Tensor, random: np.random.RandomState) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of every id, with white matter at 1; 0 for the background."""
+        csf = random.uniform(*self.csf)
+        grey = csf + random.uniform(*self.grey) * (1 - csf)
+        mean, deviation = torch.zeros(2, max(int(ids.max()), *KNOWN_LABELS) + 1)
+        present = torch.bincount(ids.flatten()).nonzero().flatten().tolist()
+        unknown = sorted(set(present) - {0, *KNOWN_LABELS})
+        for labels, brightness in (*TISSUES.values(), *(([label], ANY_BRIGHTNESS) for label in unknown)):
+            mean[list(labels)] = float(np.interp(random.uniform(*brightness), [0, 1, 2, 3], [csf, grey, 1, 2 - grey]))
+            deviation[list(labels)] = random.uniform(*self.tissue_noise)
+        return mean, deviation
+
+
+def paint_t1(label: MetaTensor) -> MetaTensor:
+    """The label map with each tissue at its typical brightness in a T1-weighted image: white matter 100, cortex 65.
+
+    Args:
+        label: shape (1, X, Y, Z), FreeSurfer ids; unknown ids are as bright as cortex.
+
+    Returns:
+        an image on the same grid, 0 in the background.
+    """
+    ids = label.as_tensor().long()
+    mean = torch.full((max(int(ids.max()), *KNOWN_LABELS) + 1,), 65.0)
+    for labels, brightness in TISSUES.values():
+        mean[list(labels)] = float(np.interp(np.mean(brightness), [0, 1, 2, 3], [25, 65, 100, 135]))
+    mean[0] = 0
+    return MetaTensor(mean[ids], meta=label.meta)
+
+
+def without_extracerebral(label: MetaTensor) -> MetaTensor:
+    """A label map without SynthSeg's ids of everything around the brain, 500 to 999."""
+    ids = label.as_tensor()
+    return MetaTensor(torch.where((ids < EXTRACEREBRAL[0]) | (ids >= EXTRACEREBRAL[1]), ids, 0), meta=label.meta)
+
+
+def _short_name(label: MetaTensor) -> str:
+    """Folder and file, the same wherever the data set lies."""
+    return "/".join(Path(str(label.meta.get("filename_or_obj", ""))).parts[-2:])
+
+
+def _random_state(seed: int, names: str, image: str) -> np.random.RandomState:
+    digest = sha256(f"{seed}|{names}|{image}".encode()).digest()
+    return np.random.RandomState(np.frombuffer(digest, dtype=np.uint32))

@@ -1,0 +1,59 @@
+"""MONAI's VoxelMorph behind the interface of :class:`GraDIRN`, as baseline."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets import VoxelMorph as MonaiVoxelMorph
+from monai.utils import convert_to_tensor
+from torch import nn
+
+from ..errors import InputError
+
+__all__ = ["VoxelMorph"]
+
+DIVISOR = 8  # three poolings
+
+
+class VoxelMorph(nn.Module):
+    """Balakrishnan et al., "VoxelMorph", IEEE TMI 2019, in MONAI's configuration of the paper.
+
+    Args:
+        spatial_dims: 2 or 3.
+        integration_steps: of scaling and squaring; 0 takes the network's output as the displacement itself.
+    """
+
+    def __init__(self, spatial_dims: int, integration_steps: int = 7) -> None:
+        super().__init__()
+        if spatial_dims not in (2, 3):
+            raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
+        self.spatial_dims = spatial_dims
+        self.net = MonaiVoxelMorph(spatial_dims=spatial_dims, integration_steps=integration_steps)
+        # the authors start from next to no displacement, MONAI does not
+        weight, bias = list(self.net.backbone.parameters())[-2:]
+        nn.init.normal_(weight, std=1e-5)
+        nn.init.zeros_(bias)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Register a batch.
+
+        Args:
+            image: moving (channel 0) and fixed (channel 1), shape (B, 2, *spatial), of any size.
+
+        Returns:
+            the ddf in voxels, shape (B, spatial_dims, *spatial), float32.
+
+        Raises:
+            InputError: when the shape is not the one expected.
+        """
+        if image.ndim != self.spatial_dims + 2 or image.shape[1] != 2:
+            raise InputError(
+                f"image must have shape (B, 2, {', '.join('HWD'[: self.spatial_dims])}), channel 0 moving and channel "
+                f"1 fixed; got {tuple(image.shape)}."
+            )
+        image = convert_to_tensor(image, track_meta=False)
+        size = image.shape[2:]
+        padding = [amount for extent in reversed(size) for amount in (0, -extent % DIVISOR)]
+        moving, fixed = F.pad(image, padding, mode="replicate").split(1, dim=1)
+        _, ddf = self.net(moving, fixed)
+        return ddf[(..., *(slice(extent) for extent in size))].float()

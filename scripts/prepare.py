@@ -1,0 +1,239 @@
+"""A folder of brains, as images, label maps or both, brought to the space and the grid that ``brain.yaml`` expects.
+
+    python -m scripts.prepare --dataset_dir DIR --output_dir OUT
+
+reads DIR/<subject>/t1.nii.gz and DIR/<subject>/seg.nii.gz, of which one may be missing, and writes files of the same
+names below OUT: skull-stripped as far as the label map says how, aligned to a template by an affine map, sampled once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from .command_line import report_in_one_line
+from .data.alignment import find_affine
+from .data.brains import check_brain, correct_bias
+from .data.nifti import read_nifti
+from .data.synthesis import paint_t1, without_extracerebral
+from .data.transforms import check_same_grid
+from .deformation.grid import apply_affine, lattice, sample
+from .errors import InputError
+from .output import prepare_folder
+
+__all__ = ["Target", "main", "prepare_subject", "prepare_subjects"]
+
+logger = logging.getLogger(__name__)
+
+IMAGE, LABEL = FILES = ("t1.nii.gz", "seg.nii.gz")
+MNI152_CENTER = (0.0, -18.0, 8.0)  # mm; with 96 x 112 x 96 voxels of 2 mm the grid of the shipped samples
+MIN_OVERLAP = 0.85  # Dice of brain and template; .91 to .96 where the alignment is right and CSF is in both
+
+
+@dataclass
+class Target:
+    """Where the brains are brought to.
+
+    Args:
+        template: a skull-stripped brain, shape (1, X, Y, Z), with a background of 0.
+        affine: voxel to world (RAS, mm) of the grid, 4x4.
+        shape: of the grid.
+        code: what NIfTI calls this world: "mni" or "aligned".
+    """
+
+    template: MetaTensor
+    affine: torch.Tensor
+    shape: tuple[int, ...]
+    code: str = "aligned"
+
+    @classmethod
+    def of(cls, template: str, spacing: float, spatial_size: Sequence[int]) -> Target:
+        """A grid along the world's axes, around the brain of a template: "mni152" or a file.
+
+        Raises:
+            InputError: when the template is not there, or the grid is none.
+        """
+        if spacing <= 0 or min(spatial_size) < 1:
+            raise InputError(f"--spacing {spacing:g} and --spatial_size {spatial_size}: expected numbers above 0.")
+        mni = template == "mni152"
+        image = _mni152() if mni else _background_at_zero(read_nifti(template, "template"))
+        center = torch.tensor(MNI152_CENTER) if mni else _brain_center(image)
+        affine = torch.diag(torch.tensor([spacing, spacing, spacing, 1.0], dtype=torch.float64))
+        affine[:3, 3] = center - spacing * (torch.tensor(spatial_size) - 1) / 2
+        return cls(image, affine, tuple(spatial_size), "mni" if mni else "aligned")
+
+    def resample(self, image: MetaTensor, alignment: torch.Tensor, label: bool = False) -> MetaTensor:
+        """Sample once on the grid, with 0 outside: an image linearly, a label map by nearest neighbour.
+
+        Args:
+            image: shape (1, X, Y, Z), with a background of 0.
+            alignment: 4x4 map from the template's to the image's world.
+            label: whether it is a label map.
+        """
+        points = apply_affine(torch.linalg.solve(image.affine.double(), alignment @ self.affine), lattice(self.shape))
+        values = sample(image.as_tensor().float(), points, "nearest" if label else "bilinear", fill=0)
+        return MetaTensor(values, affine=self.affine, meta={"filename_or_obj": image.meta["filename_or_obj"]})
+
+
+def prepare_subjects(
+    dataset_dir: Path, output_dir: Path, target: Target, affine: bool = True, bias_correction: bool = False
+) -> None:
+    """Prepare every subject of a folder. Those that are done are skipped, those that fail are reported.
+
+    Raises:
+        InputError: when there are no subjects, or after the last of them when any failed.
+    """
+    names = sorted({path.parent.name for file in FILES for path in dataset_dir.glob(f"*/{file}")})
+    if not names:
+        raise InputError(f"dataset_dir: {dataset_dir} has no subjects: expected {dataset_dir}/<subject>/{IMAGE}.")
+    prepare_folder(output_dir)
+    failed, skipped = [], 0
+    for number, name in enumerate(names, 1):
+        present = [file for file in FILES if (dataset_dir / name / file).is_file()]
+        if all((output_dir / name / file).is_file() for file in present):
+            skipped += 1
+            continue
+        try:
+            results = prepare_subject(dataset_dir / name, target, affine, bias_correction)
+            _write(results, output_dir / name, target.code)
+        except (InputError, OSError, RuntimeError) as error:
+            logger.error(f"{name} failed: {str(error).splitlines()[0]}")
+            failed.append(name)
+            continue
+        if IMAGE in results:
+            check_brain(results[IMAGE], f"{name}/{IMAGE}")
+        logger.info(f"{number}/{len(names)} {name}: {_describe_overlap(results, target)}")
+    logger.info(
+        f"prepared {len(names) - skipped - len(failed)}, skipped {skipped} that were done, failed {len(failed)}"
+    )
+    if failed:
+        raise InputError(f"{len(failed)} of {len(names)} subjects failed: {', '.join(failed)}.")
+
+
+def prepare_subject(
+    folder: Path, target: Target, affine: bool = True, bias_correction: bool = False
+) -> dict[str, MetaTensor]:
+    """Prepare one subject.
+
+    A label map loses SynthSeg's extra-cerebral ids (500 to 999); an image whose label map has any is cut to the rest.
+    A label map without an image is registered as an image with typical tissue intensities. The minimum of an image
+    becomes 0.
+
+    Returns:
+        the volumes on the target's grid, by the names of their files.
+
+    Raises:
+        InputError: when a file is not usable, or cannot be registered.
+    """
+    volumes = _read(folder)
+    image = volumes.get(IMAGE)
+    if image is not None and bias_correction:
+        image = volumes[IMAGE] = correct_bias(image)
+    alignment = torch.eye(4, dtype=torch.float64)
+    if affine:
+        alignment = find_affine(target.template, paint_t1(volumes[LABEL]) if image is None else image)
+    return {file: target.resample(volume, alignment, label=file == LABEL) for file, volume in volumes.items()}
+
+
+def _read(folder: Path) -> dict[str, MetaTensor]:
+    """The volumes of a subject, the image's minimum at 0, without what the label map marks as extra-cerebral."""
+    paths = {file: folder / file for file in FILES if (folder / file).is_file()}
+    volumes = {file: read_nifti(path, file.partition(".")[0], label=file == LABEL) for file, path in paths.items()}
+    if IMAGE in volumes:
+        volumes[IMAGE] = _background_at_zero(volumes[IMAGE])
+    if LABEL in volumes:
+        whole, brain = volumes[LABEL], without_extracerebral(volumes[LABEL])
+        if IMAGE in volumes:
+            check_same_grid(whole, volumes[IMAGE], f"seg: {paths[LABEL]}", str(paths[IMAGE]))
+            if not torch.equal(brain, whole):
+                stripped = torch.where(brain.as_tensor() > 0, volumes[IMAGE].as_tensor(), 0)
+                volumes[IMAGE] = MetaTensor(stripped, meta=volumes[IMAGE].meta)
+        volumes[LABEL] = brain
+    return volumes
+
+
+def _describe_overlap(results: dict[str, MetaTensor], target: Target) -> str:
+    """Dice of the brain with the template's, which tells whether the alignment is right."""
+    brain = results[IMAGE if IMAGE in results else LABEL] > 0
+    template_brain = target.resample(target.template, torch.eye(4, dtype=torch.float64)) > 0
+    dice = float(2 * (brain & template_brain).sum() / (brain.sum() + template_brain.sum()))
+    return f"overlap with the template {dice:.3f}" + (", look at this one" if dice < MIN_OVERLAP else "")
+
+
+def _write(results: dict[str, MetaTensor], folder: Path, code: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial_", dir=folder) as temporary:
+        for file, image in results.items():
+            array, affine = image.as_tensor()[0].numpy(), image.affine.numpy()
+            if file == LABEL:
+                array = array.astype(np.min_scalar_type(int(array.max())))
+            nifti = nib.Nifti1Image(array, affine)
+            nifti.set_sform(affine, code)
+            nifti.set_qform(affine, code)
+            nib.save(nifti, Path(temporary) / file)
+        for file in results:
+            os.replace(Path(temporary) / file, folder / file)
+
+
+def _mni152() -> MetaTensor:
+    """The MNI152 template of nilearn, 1 mm, skull-stripped."""
+    try:
+        from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+    except ImportError as error:
+        raise InputError(
+            "--template mni152 needs nilearn, which is not installed: pip install nilearn, or --template FILE."
+        ) from error
+    template, mask = load_mni152_template(resolution=1), load_mni152_brain_mask(resolution=1)
+    brain = torch.from_numpy(template.get_fdata(dtype=np.float32) * (mask.get_fdata(dtype=np.float32) > 0.5))
+    affine = torch.from_numpy(np.asarray(template.affine, dtype=np.float64))
+    return MetaTensor(brain[None], affine=affine, meta={"filename_or_obj": "mni152"})
+
+
+def _background_at_zero(image: MetaTensor) -> MetaTensor:
+    values = image.as_tensor()
+    return MetaTensor(values - values.min(), meta=image.meta)
+
+
+def _brain_center(image: MetaTensor) -> torch.Tensor:
+    """The world point in the middle of the box around everything above the background."""
+    inside = torch.nonzero(image.as_tensor()[0] > 0).double()
+    return apply_affine(image.affine, (inside.amin(0) + inside.amax(0)) / 2)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--dataset_dir", type=Path, required=True, help="holds a folder a subject")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--template", default="mni152", help="mni152 (of nilearn) or a skull-stripped T1 image")
+    parser.add_argument("--spacing", type=float, default=2.0, help="of the voxels, in mm")
+    parser.add_argument("--spatial_size", type=int, nargs=3, default=(96, 112, 96), help="in voxels")
+    parser.add_argument("--bias_correction", action="store_true", help="N4, for images with a strong bias field")
+    parser.add_argument(
+        "--affine",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="align to the template, or trust the files",
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    target = Target.of(options.template, options.spacing, options.spatial_size)
+    prepare_subjects(options.dataset_dir, options.output_dir, target, options.affine, options.bias_correction)
+
+
+if __name__ == "__main__":
+    sys.excepthook = report_in_one_line
+    main()
