@@ -39,7 +39,7 @@ class Block(nn.Module):
         similarity: D and its derivative.
         update: ``add`` or ``compose``.
         regularizer_input: what r sees beside u: ``warped`` F and the warped M, ``moving`` F and M, ``none`` nothing.
-        initial_step_size: stored value of tau, which is multiplied by 10 where it is used.
+        initial_step_size: tau as used; a tenth of it is stored.
         num_channels: hidden channels of r.
         num_layers: convolutions of r.
     """
@@ -58,7 +58,7 @@ class Block(nn.Module):
         self.similarity = similarity
         self.update = update
         self.regularizer_input = regularizer_input
-        self.step_size = nn.Parameter(torch.tensor(initial_step_size))
+        self.step_size = nn.Parameter(torch.tensor(initial_step_size / STEP_SIZE_SCALE))
         in_channels = spatial_dims + (0 if regularizer_input == "none" else 2)
         self.regularizer = Regularizer(spatial_dims, in_channels, num_channels, num_layers)
 
@@ -102,6 +102,8 @@ class GraDIRN(nn.Module):
         num_channels: hidden channels of the regularizer.
         num_layers: convolutions of the regularizer.
         window_size: window of ``lncc``, in voxels.
+        initial_step_size: tau at the start of a training, as used; None is the published 5 / (number of steps + 1), too
+            much for ``lncc`` where images are flat.
         output_scale: factor of the initial weights of each regularizer's last convolution, 1 as published; a small
             one lets a training start from small smooth steps.
         checkpoint_steps: recompute each step in the backward pass instead of keeping its activations.
@@ -128,6 +130,7 @@ class GraDIRN(nn.Module):
         num_channels: int = 32,
         num_layers: int = 5,
         window_size: int = 9,
+        initial_step_size: float | None = None,
         output_scale: float = 1.0,
         checkpoint_steps: bool = False,
     ) -> None:
@@ -152,7 +155,8 @@ class GraDIRN(nn.Module):
         self.num_repeats = tuple(num_repeats)
         self.checkpoint_steps = checkpoint_steps
         energy = get_similarity(similarity, window_size)
-        initial_step_size = 0.5 / (self.num_steps + 1)
+        if initial_step_size is None:
+            initial_step_size = 5 / (self.num_steps + 1)
         self.levels = nn.ModuleList(
             nn.ModuleList(
                 Block(spatial_dims, energy, update, regularizer_input, initial_step_size, num_channels, num_layers)
