@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from .losses import RegistrationLoss
 from .networks import EveryStep, GraDIRN
 from .networks.sampling import warp
+from .report import draw_grid
 
 __all__ = ["EpochLog", "RegistrationBoard"]
 
@@ -71,7 +72,7 @@ class RegistrationBoard:
         network: nn.Module,
         loss: RegistrationLoss,
         pair: Mapping[str, Any],
-        interval: int = 1,
+        interval: int,
     ) -> None:
         self.writer = SummaryWriter(str(Path(log_dir).expanduser()))
         self.network = network
@@ -115,9 +116,7 @@ def _steps(network: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _figure(fixed: torch.Tensor, moving: torch.Tensor, warped: list[torch.Tensor], ddf: torch.Tensor) -> Any:
-    from matplotlib.figure import Figure
-
-    from .report import _draw_grid
+    from matplotlib.figure import Figure  # slow to import, and only wanted here
 
     images = {"fixed": fixed, "moving": moving, "warped": warped[-1]}
     images |= {f"step {index}": image for index, image in enumerate(warped[:-1], 1)}
@@ -128,7 +127,7 @@ def _figure(fixed: torch.Tensor, moving: torch.Tensor, warped: list[torch.Tensor
     for axis, (title, image) in zip(axes, images.items()):
         axis.imshow(_plane(image)[0].T, cmap="gray", vmin=0, vmax=1, origin="lower")
         axis.set_title(title, fontsize=8)
-    _draw_grid(axes[len(images)], {"ddf": _plane(ddf)[:2], "aspect": 1})
+    draw_grid(axes[len(images)], _plane(ddf)[:2])
     for axis in axes:
         axis.set_axis_off()
     return figure

@@ -12,7 +12,7 @@ import numpy as np
 
 from .metrics import flatten, rescale
 
-__all__ = ["class_names", "column_values", "draw_overview", "pairs_table", "results_table", "summary_table"]
+__all__ = ["class_names", "column_values", "draw_grid", "draw_overview", "pairs_table", "results_table", "summary_table"]
 
 COLUMNS = ("fixed", "moving", "warped", "difference before", "difference after", "warped grid", "Jacobian determinant")
 GRID_LINES = 24
@@ -86,7 +86,7 @@ def _draw_row(figure: Any, axes: Any, plane: dict[str, Any]) -> None:
         _show(axis, plane[key], plane["aspect"], **gray)
     for axis, difference in zip(axes[3:], (before, after)):
         _show(axis, difference, plane["aspect"], cmap="RdBu_r", vmin=-1, vmax=1)
-    _draw_grid(axes[5], plane)
+    draw_grid(axes[5], plane["ddf"], plane["aspect"])
     jacobian = _show(axes[6], plane["jacobian"], plane["aspect"], cmap=_jacobian_colors(), vmin=0, vmax=2)
     bar = figure.colorbar(jacobian, ax=axes[6], extend="both", ticks=[0, 0.5, 1, 1.5, 2])
     bar.ax.tick_params(labelsize=7)
@@ -104,14 +104,14 @@ def _show(axis: Any, image: np.ndarray, aspect: float, **style: Any) -> Any:
     return axis.imshow(image.T, origin="lower", aspect=aspect, interpolation="nearest", **style)
 
 
-def _draw_grid(axis: Any, plane: dict[str, Any]) -> None:
-    """Where the points of a regular grid are taken from in the moving image."""
-    i, j = np.meshgrid(*[np.arange(n) for n in plane["ddf"].shape[1:]], indexing="ij")
-    x, y = i + plane["ddf"][0], j + plane["ddf"][1]
+def draw_grid(axis: Any, ddf: np.ndarray, aspect: float = 1.0) -> None:
+    """Where the points of a regular grid are taken from in the moving image; ddf (2, X, Y) in voxels."""
+    i, j = np.meshgrid(*[np.arange(n) for n in ddf.shape[1:]], indexing="ij")
+    x, y = i + ddf[0], j + ddf[1]
     step = max(1, max(x.shape) // GRID_LINES)
     axis.plot(x[::step].T, y[::step].T, color="black", linewidth=0.4)
     axis.plot(x[:, ::step], y[:, ::step], color="black", linewidth=0.4)
-    axis.set(xlim=(-0.5, x.shape[0] - 0.5), ylim=(-0.5, x.shape[1] - 0.5), aspect=plane["aspect"], xticks=[], yticks=[])
+    axis.set(xlim=(-0.5, x.shape[0] - 0.5), ylim=(-0.5, x.shape[1] - 0.5), aspect=aspect, xticks=[], yticks=[])
 
 
 def _draw_contours(axis: Any, label: np.ndarray, color: str) -> None:

@@ -18,12 +18,18 @@ from .conftest import ROOT, SAMPLES, config_files
 # the smallest training that does all there is to do
 SMOKE = {"max_epochs": 2, "samples_per_epoch": 2, "batch_size": 1, "val_interval": 1, "val_pairs": 1}
 SMALL_2D = {"dataset_dir": str(SAMPLES / "sunnybrook"), "spatial_size": [48, 40, -1], **SMOKE}
-SMALL_3D = {"dataset_dir": str(SAMPLES / "hippocampus"), "spatial_size": [24, 24, 24], **SMOKE}
+SMALL_3D = {
+    "dataset_dir": str(SAMPLES / "hippocampus"),
+    "spatial_size": [24, 24, 24],
+    "validation": 2,
+    "test": 0,
+    **SMOKE,
+}
 BRAINS = {
     "dataset_dir": str(SAMPLES / "brain_synthetic"),
     "spatial_size": [24, 28, 24],
     "spacing": [8, 8, 8],
-    "validation": 2,  # two subjects in all: they are for training and validation at once
+    "validation": 0,  # two subjects in all: they are for training and validation at once
     "test": 0,
     **SMOKE,
 }
