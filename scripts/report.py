@@ -12,7 +12,15 @@ import numpy as np
 
 from .metrics import flatten, rescale
 
-__all__ = ["class_names", "column_values", "draw_grid", "draw_overview", "pairs_table", "results_table", "summary_table"]
+__all__ = [
+    "class_names",
+    "column_values",
+    "draw_grid",
+    "draw_overview",
+    "pairs_table",
+    "results_table",
+    "summary_table",
+]
 
 COLUMNS = ("fixed", "moving", "warped", "difference before", "difference after", "warped grid", "Jacobian determinant")
 GRID_LINES = 24

@@ -1,11 +1,11 @@
 """Files to network input: pairs, reading and checking, preprocessing. Knows nothing of networks."""
 
 from .alignment import AlignWorldsd, find_affine
-from .augmentation import RandSwapd
+from .augmentation import RandPartnerd, RandSwapd
 from .brains import CheckBrainsd, CorrectBiasd
 from .dataset import EpochDataset, training_loader
 from .nifti import read_nifti
-from .pairing import RandPartnerd, frame_pairs, make_pairs, partners, select_subjects, training_items
+from .pairing import frame_pairs, make_pairs, partners, select_subjects, training_items
 from .pairs import read_pairs
 from .preprocessing import preprocess_pair
 from .subjects import find_subjects

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any
-
-from monai.transforms import RandomizableTransform
+from collections.abc import Iterable, Sequence
 
 from ..errors import InputError
 from .layouts import SPLITS, Cohort, Subject
 
 __all__ = [
-    "RandPartnerd",
     "atlas_pairs",
     "frame_pairs",
     "make_pairs",
@@ -295,38 +291,6 @@ def partners(subjects: Iterable[Subject], moving: str = "T1", labelled: bool = F
     """The moving half of a pair for each subject, ``name``, ``moving``, ``label_moving``, for :class:`RandPartnerd`."""
     usable = _usable(subjects, (moving,), labelled)
     return [{"name": subject.name, **_half("moving", subject, moving)} for subject in usable]
-
-
-class RandPartnerd(RandomizableTransform):
-    """Give an item with ``name``, ``fixed``, ``label_fixed`` the moving half of a random other subject.
-
-    Args:
-        partners: what :func:`partners` lists.
-
-    Raises:
-        InputError: when an item has no other subject to go with.
-    """
-
-    def __init__(self, partners: Sequence[Mapping[str, str]]) -> None:
-        super().__init__()
-        self.partners = list(partners)
-        self._place = {partner["name"]: place for place, partner in enumerate(self.partners)}
-        self._drawn = 0
-
-    def randomize(self, data: Mapping[Hashable, Any]) -> None:
-        super().randomize(None)
-        own = self._place.get(data["name"])
-        others = len(self.partners) - (own is not None)
-        if others < 1:
-            raise InputError(f"{data['name']} has no partner: expected two subjects to make a pair.")
-        self._drawn = int(self.R.randint(others))
-        if own is not None and self._drawn >= own:
-            self._drawn += 1
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        self.randomize(data)
-        partner = self.partners[self._drawn]
-        return {**data, **{key: value for key, value in partner.items() if key != "name"}}
 
 
 def _by_name(subjects: Iterable[Subject]) -> list[Subject]:

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
+from scripts.data.augmentation import RandPartnerd
 from scripts.data.layouts import LAYOUTS, Cohort, Subject
 from scripts.data.pairing import (
-    RandPartnerd,
     atlas_pairs,
     frame_pairs,
     make_pairs,

@@ -326,3 +326,16 @@ def test_every_step_ends_in_the_networks_own_displacement():
     assert all(parameter.grad is not None for parameter in net.parameters())
     with pytest.raises(InputError, match="a loss on every step needs a network with steps, got Linear"):
         EveryStep(torch.nn.Linear(1, 1))
+
+
+def test_the_start_of_a_training_is_an_option():
+    # a first step of -tau * grad D alone, with the regularizer at 0: D = sum (M - F)^2, of which M' = 1
+    net = GraDIRN(2, (1,), (1,), initial_step_size=0.25, output_scale=0.0)
+    assert net.step_sizes() == {"level_0_block_0": pytest.approx(0.25)}
+    moving = torch.arange(6.0).view(1, 1, 6, 1).expand(1, 1, 6, 6) / 10
+    ddf = net(torch.cat([moving, moving + 0.1], 1))
+    # -0.25 * 2 * (-0.1) * 0.1 along the first axis, nothing along the second
+    torch.testing.assert_close(ddf[0, 0], torch.full((6, 6), 0.005))
+    assert (ddf[0, 1] == 0).all()
+    published = GraDIRN(2).step_sizes()
+    assert published == {f"level_{level}_block_0": pytest.approx(0.5) for level in range(3)}
