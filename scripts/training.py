@@ -118,9 +118,11 @@ class TrainingState:
         self.resume = resume
         self.map_location = map_location
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: SupervisedTrainer) -> None:
         best = self._checkpoint({"network": self.state["network"]}, BEST, self.score)
         self.state |= {"trainer": engine, "best": best}
+        if engine.scaler is not None:
+            self.state["scaler"] = engine.scaler
         engine.add_event_handler(Events.STARTED, self.load)
         self.validator.add_event_handler(Events.COMPLETED, best)
         if self.patience:

@@ -1,6 +1,7 @@
 """Fixtures: the shipped samples, small volumes of known content, and the bundle run in this process."""
 
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -8,7 +9,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from monai.bundle import run
+
+# one thread is the fastest for images as small as those of the tests, and it repeats exactly
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "tests" / "data"

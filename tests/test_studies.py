@@ -99,5 +99,9 @@ def test_a_study_on_real_files_and_again(tmp_path, capfd):
     main(arguments)
     assert rows(tmp_path / "data_efficiency.csv") == first
     assert (tmp_path / "gradirn_1" / "train" / "model.pt").stat().st_mtime_ns == stamp, "nothing is trained twice"
+
+
+@pytest.mark.slow
+def test_a_study_ends_when_a_step_of_it_fails(tmp_path):
     with pytest.raises(InputError, match="a step of the study failed, see above"):
-        main([*arguments, "--evaluate_options", "--subset none"])
+        main(["data_efficiency", "--dataset_dir", str(tmp_path), "--limits", "1", "--output_dir", str(tmp_path)])

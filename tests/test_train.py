@@ -82,7 +82,7 @@ def test_what_a_training_leaves_behind(bundle, tmp_path):
         (["hippocampus"], {**SMALL_3D, "label_weight": 0.5, "step_decay": 0.5}),
         (["hippocampus", "voxelmorph"], SMALL_3D),
         (["voxelmorph"], SMALL_2D),
-        (["published"], {**SMALL_2D, "regularization": "bending"}),
+        (["published"], {**SMALL_2D, "regularization": "bending", "amp": "true", "device": "cpu"}),
         (["brain"], BRAINS),
         (["brain"], {**BRAINS, "synthesis": "true", "bias_correction": "true"}),
     ],
@@ -225,6 +225,13 @@ def test_bad_input_ends_in_one_line(bundle, tmp_path):
         )
         assert expected in message, message
         assert not (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is present")
+def test_half_precision_on_a_gpu(bundle, tmp_path):
+    bundle("train", **{**SMALL_2D, "label_weight": 0.5, "step_decay": 0.5}, output_dir=str(tmp_path))
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path / "model.pt").values())
 
 
 def test_a_loss_on_every_step_needs_steps(bundle, tmp_path):

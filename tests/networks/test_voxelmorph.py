@@ -30,16 +30,16 @@ def test_moving_is_channel_0_and_the_field_is_monais():
 def test_it_learns_a_shift():
     torch.manual_seed(0)
     net = VoxelMorph(2)
-    coarse = torch.rand(1, 1, 8, 8)
-    moving = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear", align_corners=True)
+    coarse = torch.rand(1, 1, 6, 6)
+    moving = torch.nn.functional.interpolate(coarse, size=(24, 24), mode="bilinear", align_corners=True)
     image = torch.cat([moving, moving.roll(-2, 2)], 1)
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
-    for _ in range(120):
+    for _ in range(80):
         optimizer.zero_grad()
-        error = (Warp(padding_mode="border")(moving, net(image)) - image[:, 1:])[:, :, :28].square().mean()
+        error = (Warp(padding_mode="border")(moving, net(image)) - image[:, 1:])[:, :, :20].square().mean()
         error.backward()
         optimizer.step()
-    assert net(image)[0, 0, 8:24, 8:24].mean().item() == pytest.approx(2, abs=0.5)
+    assert net(image)[0, 0, 6:18, 6:18].mean().item() == pytest.approx(2, abs=0.5)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 2, 32), (1, 2, 16, 16, 16)])
