@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose
-from torch.utils.data import DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler
 
 __all__ = ["EpochDataset", "training_loader"]
 
 
-class EpochDataset(CacheDataset):
+class EpochDataset(Dataset):
     """Items in any number of random variants an epoch.
 
     The deterministic transforms are cached. The random ones draw from (seed, epoch, index): not from what was drawn
@@ -36,10 +36,10 @@ class EpochDataset(CacheDataset):
         seed: int = 0,
         cache_rate: float = 1.0,
     ) -> None:
+        self.items = CacheDataset(data, transform, cache_rate=cache_rate, progress=False)
         self.samples_per_epoch = samples_per_epoch
         self.seed = seed
         self.epoch = 0
-        super().__init__(data, transform, cache_rate=cache_rate, runtime_cache="threads", progress=False)
 
     def __len__(self) -> int:
         return self.samples_per_epoch
@@ -47,10 +47,10 @@ class EpochDataset(CacheDataset):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def _transform(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Any:
         seed = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1)[0]
-        self.transform.set_random_state(seed=int(seed))
-        return super()._transform(index % len(self.data))
+        self.items.transform.set_random_state(seed=int(seed))
+        return self.items[index % len(self.items)]
 
 
 def training_loader(dataset: EpochDataset, batch_size: int, num_workers: int = 0) -> DataLoader:

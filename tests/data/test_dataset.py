@@ -20,9 +20,9 @@ class Draw(RandomizableTransform):
         return {**data, "draw": int(self.R.randint(10**9))}
 
 
-def draws(epoch, length=8, seed=0, order=None, items=3):
+def draws(epoch, length=8, seed=0, order=None, items=3, cache_rate=1.0):
     count = Count()
-    dataset = EpochDataset([{"item": i} for i in range(items)], Compose([count, Draw()]), length, seed)
+    dataset = EpochDataset([{"item": i} for i in range(items)], Compose([count, Draw()]), length, seed, cache_rate)
     dataset.set_epoch(epoch)
     found = {index: dataset[index] for index in order or range(length)}
     return [found[index]["draw"] for index in range(length)], [found[index]["item"] for index in range(length)], count
@@ -33,6 +33,9 @@ def test_an_epoch_is_as_long_as_asked_and_uses_each_item():
     assert items == [0, 1, 2, 0, 1, 2, 0, 1]
     assert count.calls == 3, "the deterministic part is cached"
     assert draws(epoch=1, items=1)[1] == [0] * 8
+    # fewer samples than items, of which half are cached
+    assert draws(epoch=1, items=6, length=5, cache_rate=0.5)[1] == [0, 1, 2, 3, 4]
+    assert draws(epoch=1, items=6, length=5, cache_rate=0.5)[2].calls == 3 + 2
 
 
 def test_draws_depend_on_seed_epoch_and_index_and_nothing_else():
