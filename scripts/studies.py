@@ -62,13 +62,13 @@ class Study:
         )
         return folder / "model.pt"
 
-    def evaluate(self, name: str, method: str, dataset_dir: str, weights: Path, subset: str = "test") -> Result:
-        """Means over the pairs of a data set."""
+    def evaluate(self, name: str, method: str, dataset_dir: str, weights: Path) -> Result:
+        """Means over the pairs of a data set's test subjects."""
         folder = self.output_dir / name
         self._run(
             ["evaluate", *self._methods_overlays(method)],
             *("--dataset_dir", dataset_dir, "--weights", str(weights), "--output_dir", str(folder)),
-            *("--subset", subset, "--surfaces", "false", *self.evaluate_options),
+            *("--subset", "test", "--surfaces", "false", *self.evaluate_options),
         )
         measures = json.loads((folder / "summary.json").read_text())["measures"]
         return {key: measures[measure]["mean"] for key, measure in MEASURES.items() if measure in measures}
@@ -116,7 +116,7 @@ def data_efficiency(study: Study, methods: Sequence[str], dataset_dir: str, limi
 
 
 def domain_shift(study: Study, methods: Sequence[str], datasets: Sequence[str]) -> None:
-    """Train on each data set and evaluate on every one: its own test subjects, and all subjects of the others."""
+    """Train on each data set, and evaluate on the test subjects of every one: the same pairs for all trainings."""
     names = [Path(dataset).resolve().name for dataset in datasets]
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise InputError(f"--datasets are {', '.join(names)}: expected two or more folders of different names.")
@@ -125,8 +125,7 @@ def domain_shift(study: Study, methods: Sequence[str], datasets: Sequence[str]) 
         for trained_on, dataset_dir in zip(names, datasets):
             weights = study.train(f"{method}_{trained_on}", method, dataset_dir)
             for tested_on, other in zip(names, datasets):
-                subset = "test" if tested_on == trained_on else "all"
-                measures = study.evaluate(f"{method}_{trained_on}/{tested_on}", method, other, weights, subset)
+                measures = study.evaluate(f"{method}_{trained_on}/{tested_on}", method, other, weights)
                 results.append({"method": method, "trained on": trained_on, "tested on": tested_on, **measures})
     study.write(results, _plot_bars(results, names), "domain_shift")
 
@@ -157,7 +156,8 @@ def _plot_bars(results: Sequence[Result], names: Sequence[str]) -> Any:
     for axis in axes:
         axis.set_xticks(range(len(names)), names)
         axis.set_xlabel("tested on")
-    axes[0].legend(title="trained on", fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, title="trained on", loc="outside upper center", ncols=4)
     return figure
 
 

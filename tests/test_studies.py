@@ -68,8 +68,8 @@ def test_domain_shift_tests_each_training_on_every_data_set(calls, tmp_path):
     assert [configs for configs, _ in calls] == [["train"], ["evaluate"], ["evaluate"]] * 2
     evaluations = [options for configs, options in calls if configs == ["evaluate"]]
     assert [(option(o, "--dataset_dir"), option(o, "--subset")) for o in evaluations] == [
-        *[("/data/a", "test"), ("/data/b", "all")],
-        *[("/data/a", "all"), ("/data/b", "test")],
+        *[("/data/a", "test"), ("/data/b", "test")],
+        *[("/data/a", "test"), ("/data/b", "test")],
     ]
     assert [row[1:5] for row in rows(tmp_path / "domain_shift.csv")[1:]] == [
         *[["a", "a", "0.5", "0.02"], ["a", "b", "0.5", "0.03"]],
