@@ -12,6 +12,8 @@ import pytest
 import torch
 from monai.bundle import run
 
+from scripts.errors import find_input_error
+
 # one thread is the fastest for images as small as those of the tests, and it repeats exactly
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
@@ -59,6 +61,16 @@ def infer(bundle):
 
 def config_files(*names):
     return [str(ROOT / "configs" / f"{name}.yaml") for name in names]
+
+
+def message_of(call):
+    """The one line a user would see."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it in exceptions of its own
+        call()
+    error = find_input_error(caught.value)
+    assert error is not None, caught.value
+    assert "\n" not in str(error)
+    return str(error)
 
 
 def load_json(path):

@@ -12,10 +12,9 @@ import pytest
 import SimpleITK as sitk
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from scripts.errors import find_input_error
 from scripts.output import OUTPUTS
 
-from .conftest import ROOT, blobs, load_json, oblique_affine
+from .conftest import ROOT, blobs, load_json, message_of, oblique_affine
 
 CONFIGS = ROOT / "configs"
 FILES = ["dice.png", "metrics.csv", "regularity.png", "summary.json"]
@@ -44,16 +43,6 @@ def number(text):
         return float(text)
     except ValueError:
         return text
-
-
-def message_of(call):
-    """The one line a user would see."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it in exceptions of its own
-        call()
-    error = find_input_error(caught.value)
-    assert error is not None, caught.value
-    assert "\n" not in str(error)
-    return str(error)
 
 
 def one_sample(samples, tmp_path, name="SC-N-10"):

@@ -11,11 +11,10 @@ import SimpleITK as sitk
 import torch
 from scipy.ndimage import map_coordinates
 
-from scripts.errors import find_input_error
 from scripts.networks import GraDIRN
 from scripts.output import OUTPUTS
 
-from .conftest import ROOT, blobs, load_json, oblique_affine
+from .conftest import ROOT, blobs, load_json, message_of, oblique_affine
 
 CARDIAC = "SC-HF-NI-15/SC-HF-NI-15"
 
@@ -28,16 +27,6 @@ def cardiac_pair(samples):
         "label_fixed": f"{path}_ED_gt.nii.gz",
         "label_moving": f"{path}_ES_gt.nii.gz",
     }
-
-
-def message_of(call):
-    """The one line a user would see."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it in exceptions of its own
-        call()
-    error = find_input_error(caught.value)
-    assert error is not None, caught.value
-    assert "\n" not in str(error)
-    return str(error)
 
 
 def test_a_cardiac_pair_gives_seven_files_on_the_fixed_grid(infer, samples, tmp_path):

@@ -11,9 +11,7 @@ import torch
 from monai.bundle import ConfigWorkflow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from scripts.errors import find_input_error
-
-from .conftest import ROOT, SAMPLES, config_files
+from .conftest import ROOT, SAMPLES, config_files, message_of
 
 # the smallest training that does all there is to do
 SMOKE = {"max_epochs": 2, "samples_per_epoch": 2, "batch_size": 1, "val_interval": 1, "val_pairs": 1}
@@ -47,14 +45,6 @@ def scalars(folder):
         events |= {tag: [e.value for e in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]}
         events |= dict.fromkeys(accumulator.Tags()["images"], "image")
     return events
-
-
-def message_of(call):
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - MONAI wraps it in exceptions of its own
-        call()
-    error = find_input_error(caught.value)
-    assert error is not None, caught.value
-    return str(error)
 
 
 def weights(path):
@@ -116,9 +106,17 @@ def test_the_same_seed_gives_the_same_weights(bundle, tmp_path):
 def start(folder, *options):
     """The real command, in a process of its own."""
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", *config_files("train")]
-    arguments = {**SMALL_2D, **STEPS, "max_epochs": 8, "samples_per_epoch": 24, "batch_size": 2, "output_dir": folder}
+    arguments = {**SMALL_2D, **STEPS, "max_epochs": 10, "samples_per_epoch": 24, "batch_size": 2, "output_dir": folder}
     command += [str(part) for name, value in arguments.items() for part in (f"--{name}", value)] + list(options)
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder.parent)
+    return subprocess.Popen(
+        command,
+        cwd=folder.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell lets what it starts in the background ignore SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for_epoch(process, folder, epoch):
