@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from .errors import InputError, find_input_error
 from .metrics import flatten
 from .output import RegistrationWriter
+from .processes import rank_and_count
 from .summary import EvaluationSummary
 
 __all__ = ["MeanOverPairs", "PairEvaluator"]
@@ -53,7 +54,7 @@ class PairEvaluator(SupervisedEvaluator):
         summary: EvaluationSummary | None = None,
         **kwargs: Any,
     ) -> None:
-        rank, processes = _process()
+        rank, processes = rank_and_count()
         # as many turns in every process, as they meet in between; those past the end of the data set do nothing
         turns = range(rank, -(-len(dataset) // processes) * processes, processes)
         super().__init__(val_data_loader=turns, epoch_length=len(turns), decollate=False, **kwargs)
@@ -77,11 +78,11 @@ class PairEvaluator(SupervisedEvaluator):
                 output.prepare()
         super().run(global_epoch)
         self._gather()
-        if _process()[0] == 0 and self.summary is not None and self.rows:
+        if rank_and_count()[0] == 0 and self.summary is not None and self.rows:
             failures = {name: _message(error) for name, error in self.failures.items()}
             rows = [self.rows[index] for index in sorted(self.rows)]
             self.summary.write(rows, failures, time.perf_counter() - start)
-        if _process()[1] > 1:
+        if rank_and_count()[1] > 1:
             dist.barrier()  # the end of one process is the end of all
         self._report()
 
@@ -92,11 +93,11 @@ class PairEvaluator(SupervisedEvaluator):
 
     def _gather(self) -> None:
         """Make what each process found known to all."""
-        if _process()[1] == 1:
+        if rank_and_count()[1] == 1:
             return
         # not every exception survives the journey
         failures = {name: InputError(_message(error)) for name, error in self.failures.items()}
-        gathered: list[Any] = [None] * _process()[1]
+        gathered: list[Any] = [None] * rank_and_count()[1]
         dist.all_gather_object(gathered, (self.rows, failures, self.skipped))
         self._forget()
         for rows, failures, skipped in gathered:
@@ -107,7 +108,7 @@ class PairEvaluator(SupervisedEvaluator):
     def _report(self) -> None:
         if len(self.dataset) == 1 and self.failures:
             raise next(iter(self.failures.values()))
-        if self.writer is not None and _process()[0] == 0:
+        if self.writer is not None and rank_and_count()[0] == 0:
             logger.info(
                 "registered %d, skipped %d that were done, failed %d: results in %s",
                 *(len(self.rows), len(self.skipped), len(self.failures), self.writer.output_dir),
@@ -152,7 +153,7 @@ class PairEvaluator(SupervisedEvaluator):
         device = self.state.device
         # the processes of a training call it a different number of times, which its wrapper would wait for
         network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
-        with self.mode(network), torch.autocast(device.type, enabled=self.amp):
+        with self.mode(network):
             ddf = self.inferer(image[None].to(device), network)[0].cpu()
         if not torch.isfinite(ddf).all():
             raise InputError("the network gave a displacement that is not finite: expected weights that fit its data.")
@@ -176,11 +177,6 @@ class MeanOverPairs(VariableAccumulation):
     def compute(self) -> float:  # type: ignore[override]
         total, count = super().compute()
         return float(total) / count if count else float("nan")
-
-
-def _process() -> tuple[int, int]:
-    """Rank of this process, and how many there are."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
 def _message(error: Exception) -> str:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose
 from torch.utils.data import Dataset, DistributedSampler
+
+from ..processes import rank_and_count
 
 __all__ = ["EpochDataset", "training_loader"]
 
@@ -58,8 +59,7 @@ def training_loader(dataset: EpochDataset, batch_size: int, num_workers: int = 0
 
     With N processes, the batches of all of them together are those of one process with N times the batch size.
     """
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    count, rank = (torch.distributed.get_world_size(), torch.distributed.get_rank()) if distributed else (1, 0)
+    rank, count = rank_and_count()
     sampler: DistributedSampler = DistributedSampler(
         dataset, count, rank, shuffle=True, seed=dataset.seed, drop_last=True
     )
