@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from .losses import RegistrationLoss
-from .networks import EveryStep, GraDIRN
+from .networks import DeepSupervision, GraDIRN
 from .networks.sampling import warp
 from .report import draw_grid
 
@@ -110,7 +110,7 @@ def _single(image: torch.Tensor, network: nn.Module) -> torch.Tensor:
 def _steps(network: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
     training = network.training
     network.eval()
-    ddfs = EveryStep(network)(image) if isinstance(network, GraDIRN) else [network(image)]
+    ddfs = DeepSupervision(network)(image)["ddfs"] if isinstance(network, GraDIRN) else [network(image)]
     network.train(training)
     return ddfs
 

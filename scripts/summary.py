@@ -18,7 +18,7 @@ from .metrics import flatten
 from .output import finite, prepare_folder, sha256, versions
 from .report import REGULARITY, Row, class_names, column_values, summary_table
 
-__all__ = ["EvaluationSummary", "statistics"]
+__all__ = ["EvaluationSummary", "statistics", "write_csv"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class EvaluationSummary:
         }
         with tempfile.TemporaryDirectory(prefix=".partial_", dir=self.output_dir) as name:
             temporary = Path(name)
-            _write_csv(rows, list(columns), temporary / "metrics.csv")
+            write_csv(rows, list(columns), temporary / "metrics.csv")
             (temporary / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
             _draw_regularity(rows, temporary / "regularity.png")
             if class_names(measures):
@@ -108,7 +108,7 @@ def statistics(column: str, values: Sequence[float]) -> dict[str, float]:
     }
 
 
-def _write_csv(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
+def write_csv(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
     """With six digits; what is not defined is empty."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scripts.benchmark.__main__ import MEMORY_VARIANTS, interleaved_medians, print_memory
+from scripts.benchmark.cost import MEMORY_VARIANTS, interleaved_medians, print_memory
 from scripts.benchmark.reference import ReferenceGraDIRN
 from scripts.networks import GraDIRN
 

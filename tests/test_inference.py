@@ -65,15 +65,14 @@ def test_the_3d_models_improve_the_shipped_samples(infer, samples, tmp_path, ove
 
 def shift_weights(path, shift):
     """Weights of ``hippocampus.yaml`` that answer every pair with one shift, in voxels of the network's grid."""
-    net = GraDIRN(3, (1, 1, 1, 0), (3, 3, 3, 0), similarity="lncc", window_size=5)
+    options = {"normalize_step": True, "regularizer_input": "step", "num_features": 2, "num_channels": (16, 0)}
+    net = GraDIRN(3, (1, 1), (4, 1), similarity="lncc", window_size=5, **options)
     for blocks in net.levels:
-        for block in blocks:
-            block.step_size.data.zero_()
-            for conv in block.regularizer.convs:
-                conv.weight.data.zero_()
-                conv.bias.data.zero_()
-    # three applications at the coarsest of four levels, doubled three times: 24 times the bias
-    net.levels[0][0].regularizer.convs[-1].bias.data = -torch.tensor(shift) / 24
+        blocks[0].step_size.data.zero_()
+    for parameter in net.levels[0][0].regularizer.parameters():
+        parameter.data.zero_()
+    # four applications at the coarser of two levels, doubled once: 8 times the bias
+    net.levels[0][0].regularizer.convs[-1].bias.data = -torch.tensor(shift) / 8
     torch.save(net.state_dict(), path)
     return str(path)
 

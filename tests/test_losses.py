@@ -1,10 +1,14 @@
 """Training losses by hand."""
 
+import math
+
 import pytest
 import torch
+from monai.losses import DiceLoss
 
 from scripts.errors import InputError
-from scripts.losses import RegistrationLoss, diffusion
+from scripts.losses import RegistrationLoss, diffusion, folding, soft_dice
+from scripts.networks.sampling import warp
 
 
 def shift(size, *components):
@@ -80,15 +84,69 @@ def test_the_label_loss_compares_the_named_classes():
     assert loss.terms["label"].item() == pytest.approx(0.5, abs=1e-5)
 
 
+@pytest.mark.parametrize("size", [(8, 7), (6, 5, 7)])
+def test_soft_dice_is_that_of_warped_one_hot_labels(size):
+    generator = torch.Generator().manual_seed(0)
+    fixed, moving = torch.randint(0, 5, (2, 2, 1, *size), generator=generator) * 10  # 0, 10, ..., 40
+    ddf = (4 * torch.rand(2, len(size), *size, generator=generator, dtype=torch.float64) - 2).requires_grad_()
+    classes = [40, 10, 20]  # 30 is left out
+    one_hot = [torch.cat([label == c for c in classes], 1).double() for label in (moving, fixed)]
+    expected = 1 - DiceLoss(smooth_nr=0, smooth_dr=0)(warp(one_hot[0], ddf), one_hot[1])
+    dice = soft_dice(fixed, moving, ddf, classes)
+    assert dice.item() == pytest.approx(expected.item(), abs=1e-12)
+    (gradient,) = torch.autograd.grad(dice, ddf)
+    (expected_gradient,) = torch.autograd.grad(expected, ddf)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_soft_dice_counts_the_classes_that_a_pair_has():
+    # class 1 overlaps fully, 2 is in the moving labels only, 3 in none
+    moving = torch.tensor([[1, 1, 0], [0, 2, 0]]).view(1, 1, 2, 3)
+    fixed = torch.tensor([[1, 1, 0], [0, 0, 0]]).view(1, 1, 2, 3)
+    assert soft_dice(fixed, moving, torch.zeros(1, 2, 2, 3), [1, 2, 3]).item() == pytest.approx(0.5)
+
+
+def test_folding_by_hand():
+    # u_0 = -2 i: |J| = -1 everywhere, 1.1 short of 0.1; the identity is short of nothing
+    i = torch.arange(4.0).view(1, 1, 4, 1).expand(1, 1, 4, 3)
+    assert folding(torch.cat([-2 * i, torch.zeros_like(i)], 1)).item() == pytest.approx(1.1)
+    assert folding(torch.zeros(1, 3, 3, 3, 3)).item() == 0
+
+
+def test_folding_is_seen_from_both_sides():
+    # one voxel displaced by 1.5: only the difference before it is positive, only the one after it below -1
+    ddf = torch.zeros(1, 2, 5, 2)
+    ddf[0, 0, 2] = 1.5
+    # |J| = 1 - 1.5 between voxels 2 and 3: at voxel 2 forwards, at voxel 3 backwards, 0.6 short in one row of five
+    assert folding(ddf).item() == pytest.approx(0.6 / 5)
+    image = {"image": torch.zeros(1, 2, 5, 2)}
+    assert RegistrationLoss("mse", regularization_weight=0, folding_weight=2)(ddf, image).item() == pytest.approx(0.24)
+
+
 def test_every_step_weighs_a_factor_of_the_next():
     image = {"image": torch.cat([torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)], 1)}
     i = torch.arange(4.0).view(1, 1, 4, 1).expand(1, 1, 4, 4)
     steps = [factor * torch.cat([i, torch.zeros_like(i)], 1) for factor in (1, 2, 3)]
     # similarity 1 and regularization 1, 4, 9
     every = RegistrationLoss("mse", regularization_weight=1.0, step_decay=0.5)
-    assert every(steps, image).item() == pytest.approx((0.25 * 2 + 0.5 * 5 + 1 * 10) / 1.75)
+    assert every({"ddfs": steps}, image).item() == pytest.approx((0.25 * 2 + 0.5 * 5 + 1 * 10) / 1.75)
     last = RegistrationLoss("mse", regularization_weight=1.0)
-    assert last(steps, image).item() == last(steps[-1], image).item() == pytest.approx(10)
+    assert last({"ddfs": steps}, image).item() == last(steps[-1], image).item() == pytest.approx(10)
+
+
+def test_the_features_are_compared_with_each_images_own_labels():
+    moving = torch.tensor([[1, 1], [2, 0]]).view(1, 1, 2, 2)
+    fixed = torch.tensor([[0, 1], [2, 0]]).view(1, 1, 2, 2)
+    # one feature stands for both classes: right for the moving image, undecided for the fixed one
+    features = ((moving > 0).float(), torch.full((1, 1, 2, 2), 0.5))
+    loss = RegistrationLoss("mse", regularization_weight=0, feature_weight=0.5, feature_classes=[[1, 2]])
+    image = torch.zeros(1, 2, 2, 2)
+    pred = {"ddfs": [torch.zeros(1, 2, 2, 2)], "features": features}
+    value = loss(pred, {"image": image, "label_moving": moving, "label_fixed": fixed})
+    # 1 - Dice: 0 and 1 - 2 * (2 * 0.5) / (4 * 0.5 + 2); cross-entropy: 0 and log 2
+    expected = (0 + 0.5) / 2 + (0 + math.log(2)) / 2
+    assert loss.terms["features"].item() == pytest.approx(expected, abs=1e-4)
+    assert value.item() == pytest.approx(0.5 * expected, abs=1e-4)
 
 
 def test_a_batch_is_the_mean_of_its_samples():

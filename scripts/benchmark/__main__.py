@@ -1,127 +1,71 @@
-"""Command line of the benchmarks; every figure is a ratio to the straightforward reference, measured in one run."""
+"""Command line of the benchmarks: speed and memory against the reference, accuracy against other tools."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 
-from ..networks import GraDIRN
-from .reference import ReferenceGraDIRN
-
-SPEED_CASES = {"2D 160x160, batch 10": (10, (160, 160)), "3D 64x64x64, batch 1": (1, (64, 64, 64))}
-# glibc: give freed blocks back at once, so that the peak is that of what is alive and repeats from run to run
-RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-MEMORY_VARIANTS = ("reference", "gradirn", "gradirn_checkpoint")
+from .. import BUNDLE_ROOT
+from ..command_line import report_in_one_line
+from .accuracy import Benchmark, first_pair_peak
+from .cost import MEMORY_VARIANTS, print_memory, print_speed, training_peak
+from .tasks import TASKS
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.benchmark", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     speed = commands.add_parser("speed", help="evaluation of the published configuration, interleaved")
-    speed.add_argument("--threads", type=int, default=1)
     speed.add_argument("--runs", type=int, default=7)
     memory = commands.add_parser("memory", help="peak memory of one training step, a process for each variant")
     memory.add_argument("--size", type=int, default=64, help="side of the cube")
-    memory.add_argument("--threads", type=int, default=1)
     memory.add_argument("--variant", choices=MEMORY_VARIANTS, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    for command in (speed, memory):
+        command.add_argument("--threads", type=int, default=1)
+    _add_accuracy(
+        commands.add_parser("accuracy", help="every method on the same pairs, one thread; goes on if stopped")
+    )
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(getattr(options, "threads", 1))
     torch.manual_seed(0)
-    if arguments.command == "speed":
-        print_speed(arguments.runs)
-    elif arguments.variant:
-        print(training_peak(arguments.variant, arguments.size))
+    if options.command == "speed":
+        print_speed(options.runs)
+    elif options.command == "memory" and options.variant:
+        print(training_peak(options.variant, options.size))
+    elif options.command == "memory":
+        print_memory(options.size, options.threads)
+    elif options.memory_of:
+        print(first_pair_peak(options.task, options.data, options.network, options.memory_of))
     else:
-        print_memory(arguments.size, arguments.threads)
+        output_dir = options.output_dir or Path(BUNDLE_ROOT) / "eval" / "accuracy" / options.task
+        benchmark = Benchmark(options.task, options.data, options.network, output_dir, options.pairs)
+        benchmark.run([text.strip() for text in options.methods.split(",")], options.fresh)
 
 
-def print_speed(runs: int) -> None:
-    """Median seconds of an evaluation, and how many times the reference's speed that is."""
-    print(
-        f"{describe_machine()}\n\n| evaluation, float32 | reference, s | GraDIRN, s | times faster |\n|---|---|---|---|"
+def _add_accuracy(parser: argparse.ArgumentParser) -> None:
+    data = Path(BUNDLE_ROOT).parent / "shared" / "data"
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument(
+        "--data", type=Path, default=data, help="folder that holds the data sets (default: %(default)s)"
     )
-    for name, (batch, size) in SPEED_CASES.items():
-        network, reference = _networks(len(size))
-        image = torch.rand(batch, 2, *size)
-        with torch.no_grad():  # the reference cannot run in inference mode
-            medians = interleaved_medians([partial(reference, image), partial(network, image)], runs)
-        print(f"| {name} | {medians[0]:.3f} | {medians[1]:.3f} | {medians[0] / medians[1]:.2f} |", flush=True)
-
-
-def interleaved_medians(calls: list[Callable[[], Any]], runs: int) -> list[float]:
-    """Median seconds of each call, called in turn ``runs`` times after one warm-up round."""
-    seconds: list[list[float]] = [[] for _ in calls]
-    for run in range(runs + 1):
-        for call, times in zip(calls, seconds):
-            start = time.perf_counter()
-            call()
-            if run > 0:
-                times.append(time.perf_counter() - start)
-    return [statistics.median(times) for times in seconds]
-
-
-def print_memory(size: int, threads: int) -> None:
-    """Growth of the resident peak over one training step, and its ratio to the reference's."""
-    print(
-        f"{describe_machine()}\n\n| training step, 3D {size}^3, float32 | peak, MiB | of the reference |\n|---|---|---|"
+    parser.add_argument("--methods", default="", help="only those with one of these texts in their names: 'greedy,syn'")
+    parser.add_argument("--pairs", type=int, help="only the first ones")
+    parser.add_argument(
+        "--network",
+        action="append",
+        default=[],
+        metavar="NAME=WEIGHTS[,OVERLAY.yaml...][,KEY=VALUE...]",
+        help="one more network, with overlays of evaluate.yaml and overrides; may be repeated",
     )
-    peaks: dict[str, float] = {}
-    for variant in MEMORY_VARIANTS:
-        command = [sys.executable, "-m", "scripts.benchmark", "memory", "--variant", variant]
-        command += ["--size", str(size), "--threads", str(threads)]
-        child = subprocess.run(
-            command, check=True, capture_output=True, text=True, env=os.environ | RETURN_FREED_MEMORY
-        )
-        peaks[variant] = float(child.stdout)
-        print(f"| {variant} | {peaks[variant]:.0f} | {peaks[variant] / peaks['reference']:.2f} |", flush=True)
-
-
-def training_peak(variant: str, size: int) -> float:
-    """MiB between the memory this process holds and its peak in one training step (Linux).
-
-    A small step before loads the libraries.
-    """
-    network, reference = _networks(3, checkpoint_steps=variant.endswith("checkpoint"))
-    chosen = reference if variant == "reference" else network
-    training_step(chosen, torch.rand(1, 2, 16, 16, 16))
-    before = _process_memory("VmRSS")
-    training_step(chosen, torch.rand(1, 2, size, size, size))
-    return _process_memory("VmHWM") - before
-
-
-def _process_memory(field: str) -> float:
-    """MiB of resident memory now (VmRSS) or at its peak (VmHWM); getrusage would count the parent's peak too."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{field}:")[1].split()[0]) / 1024
-
-
-def training_step(network: nn.Module, image: torch.Tensor) -> None:
-    network.zero_grad()
-    network(image).square().mean().backward()
-
-
-def _networks(spatial_dims: int, checkpoint_steps: bool = False) -> tuple[GraDIRN, ReferenceGraDIRN]:
-    network = GraDIRN(spatial_dims, checkpoint_steps=checkpoint_steps)
-    reference = ReferenceGraDIRN(spatial_dims)
-    reference.copy_parameters(network)
-    return network, reference
-
-
-def describe_machine() -> str:
-    return f"{platform.machine()}, {torch.get_num_threads()} thread(s), torch {torch.__version__}"
+    parser.add_argument("--output_dir", type=Path, help="default: eval/accuracy/TASK")
+    parser.add_argument("--fresh", action="store_true", help="measure everything again")
+    parser.add_argument("--memory_of", help=argparse.SUPPRESS)
 
 
 if __name__ == "__main__":
+    sys.excepthook = report_in_one_line
     main()

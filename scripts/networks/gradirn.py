@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +16,16 @@ from monai.utils import convert_to_tensor
 from torch import nn
 
 from ..errors import InputError
+from .features import Features
+from .filters import gaussian
 from .memory import recomputed
 from .regularizer import Regularizer
 from .sampling import warp
-from .similarity import Similarity, get_similarity, similarity_gradient
+from .similarity import Similarity, get_similarity, normalized_step, similarity_gradient
 
-__all__ = ["EveryStep", "GraDIRN"]
+__all__ = ["DeepSupervision", "GraDIRN"]
 
-REGULARIZER_INPUTS = ("warped", "moving", "none")
+REGULARIZER_INPUTS = ("warped", "moving", "none", "step")
 UPDATES = ("add", "compose")
 STEP_SIZE_SCALE = 10.0
 
@@ -32,15 +34,21 @@ class Block(nn.Module):
     """One step of the unrolled optimisation, s = -tau * grad_u D(F, M o (id + u)) - r([u, F, M o (id + u)]).
 
     The published network adds it, u <- u + s. Composed, id + u <- (id + u) o (id + s), small smooth steps keep the
-    whole free of folds.
+    whole free of folds. Normalized, the demons step stands in place of -grad_u D, so that one tau serves flat and
+    contrasted regions.
 
     Args:
         spatial_dims: 2 or 3.
         similarity: D and its derivative.
         update: ``add`` or ``compose``.
-        regularizer_input: what r sees beside u: ``warped`` F and the warped M, ``moving`` F and M, ``none`` nothing.
+        regularizer_input: what r sees beside u: ``warped`` F and the warped M, ``moving`` F and M, ``none`` nothing,
+            ``step`` F, the warped M and the explicit step.
+        normalize_step: take the demons step.
+        step_smoothing: standard deviation, in voxels, of a Gaussian filter of the explicit step.
+        ddf_smoothing: likewise, of the displacement after the step.
+        num_features: channels of the images beside their intensities.
         initial_step_size: tau as used; a tenth of it is stored.
-        num_channels: hidden channels of r.
+        num_channels: hidden channels of r; 0 leaves r out.
         num_layers: convolutions of r.
     """
 
@@ -50,6 +58,10 @@ class Block(nn.Module):
         similarity: Similarity,
         update: str,
         regularizer_input: str,
+        normalize_step: bool,
+        step_smoothing: float,
+        ddf_smoothing: float,
+        num_features: int,
         initial_step_size: float,
         num_channels: int,
         num_layers: int,
@@ -58,9 +70,13 @@ class Block(nn.Module):
         self.similarity = similarity
         self.update = update
         self.regularizer_input = regularizer_input
+        self.normalize_step = normalize_step
+        self.step_smoothing = step_smoothing
+        self.ddf_smoothing = ddf_smoothing
         self.step_size = nn.Parameter(torch.tensor(initial_step_size / STEP_SIZE_SCALE))
-        in_channels = spatial_dims + (0 if regularizer_input == "none" else 2)
-        self.regularizer = Regularizer(spatial_dims, in_channels, num_channels, num_layers)
+        images = 2 * (1 + num_features)
+        in_channels = spatial_dims + {"none": 0, "step": images + spatial_dims}.get(regularizer_input, images)
+        self.regularizer = Regularizer(spatial_dims, in_channels, num_channels, num_layers) if num_channels else None
 
     @property
     def used_step_size(self) -> torch.Tensor:
@@ -70,18 +86,29 @@ class Block(nn.Module):
     def forward(self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Return the next displacement, (B, d, *spatial); all arguments are float32 or float64 and stay so."""
         warped, descent = recomputed(self._descent, ddf, fixed, moving)
-        beside = {"warped": (fixed, warped), "moving": (fixed, moving), "none": ()}[self.regularizer_input]
-        regularization = self.regularizer(torch.cat([ddf, *beside], dim=1))
-        step = descent - regularization.to(ddf.dtype)
-        return ddf + step if self.update == "add" else warp(ddf, step) + step
+        step = descent
+        if self.regularizer is not None:
+            beside = {
+                "warped": (fixed, warped),
+                "moving": (fixed, moving),
+                "none": (),
+                "step": (fixed, warped, descent),
+            }[self.regularizer_input]
+            step = step - self.regularizer(torch.cat([ddf, *beside], dim=1)).to(ddf.dtype)
+        ddf = ddf + step if self.update == "add" else warp(ddf, step) + step
+        return gaussian(ddf, self.ddf_smoothing)
 
     def _descent(
         self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The warped image and -tau * grad_u D, in the precision of ddf also under AMP."""
+        """The warped image and the explicit step, in the precision of ddf also under AMP."""
         with torch.autocast(ddf.device.type, enabled=False):
-            warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
-            return warped, -self.used_step_size.to(ddf.dtype) * gradient
+            if self.normalize_step:
+                warped, step = normalized_step(self.similarity, fixed, moving, ddf)
+            else:
+                warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
+                step = -gradient
+            return warped, self.used_step_size.to(ddf.dtype) * gaussian(step, self.step_smoothing)
 
 
 class GraDIRN(nn.Module):
@@ -98,8 +125,14 @@ class GraDIRN(nn.Module):
         num_repeats: how often each block of a level is applied.
         similarity: ``ssd``, ``ncc`` or ``lncc``, the energy D whose gradient drives the steps.
         update: ``add`` steps to the displacement, as published, or ``compose`` them with it.
-        regularizer_input: ``warped`` ("explicit" in the paper), ``moving`` ("implicit") or ``none``.
-        num_channels: hidden channels of the regularizer.
+        regularizer_input: ``warped`` ("explicit" in the paper), ``moving`` ("implicit"), ``none``, or ``step``, which
+            adds the explicit step to ``warped``.
+        normalize_step: divide the gradient as the demons algorithm does, so that no step is longer than tau / 2 voxels.
+        step_smoothing: standard deviation of a Gaussian filter of the explicit step, in voxels of its level; 0 is none.
+        ddf_smoothing: likewise, of the displacement after each step: the demons algorithm's regularizer, beside r.
+        num_features: learned channels of the images that drive the normalized step beside the intensities.
+        feature_norm: of the network that gives them, ``instance`` or ``batch``.
+        num_channels: hidden channels of the regularizer, one number or one for each level; 0 leaves it out.
         num_layers: convolutions of the regularizer.
         window_size: window of ``lncc``, in voxels.
         initial_step_size: tau at the start of a training, as used; None is the published 5 / (number of steps + 1), too
@@ -127,7 +160,12 @@ class GraDIRN(nn.Module):
         similarity: str = "ssd",
         update: str = "add",
         regularizer_input: str = "warped",
-        num_channels: int = 32,
+        normalize_step: bool = False,
+        step_smoothing: float = 0.0,
+        ddf_smoothing: float = 0.0,
+        num_features: int = 0,
+        feature_norm: str = "instance",
+        num_channels: int | Sequence[int] = 32,
         num_layers: int = 5,
         window_size: int = 9,
         initial_step_size: float | None = None,
@@ -142,6 +180,13 @@ class GraDIRN(nn.Module):
                 "num_blocks and num_repeats must be of the same length, one non-negative number a level, "
                 f"got {tuple(num_blocks)} and {tuple(num_repeats)}."
             )
+        channels = (num_channels,) * len(num_blocks) if isinstance(num_channels, int) else tuple(num_channels)
+        if len(channels) != len(num_blocks):
+            raise InputError(
+                f"num_channels must be one number or one for each of {len(num_blocks)} levels, got {channels}."
+            )
+        if num_features and not normalize_step:
+            raise InputError(f"num_features {num_features} needs normalize_step.")
         if regularizer_input not in REGULARIZER_INPUTS:
             raise InputError(
                 f"unknown regularizer_input '{regularizer_input}': expected one of {', '.join(REGULARIZER_INPUTS)}."
@@ -157,12 +202,25 @@ class GraDIRN(nn.Module):
         energy = get_similarity(similarity, window_size)
         if initial_step_size is None:
             initial_step_size = 5 / (self.num_steps + 1)
+        self.features = Features(spatial_dims, num_features, feature_norm) if num_features else None
         self.levels = nn.ModuleList(
             nn.ModuleList(
-                Block(spatial_dims, energy, update, regularizer_input, initial_step_size, num_channels, num_layers)
+                Block(
+                    spatial_dims,
+                    energy,
+                    update,
+                    regularizer_input,
+                    normalize_step,
+                    step_smoothing,
+                    ddf_smoothing,
+                    num_features,
+                    initial_step_size,
+                    width,
+                    num_layers,
+                )
                 for _ in range(count)
             )
-            for count in num_blocks
+            for count, width in zip(num_blocks, channels)
         )
         for module in self.modules():
             if isinstance(module, Regularizer):
@@ -170,8 +228,9 @@ class GraDIRN(nn.Module):
 
     @property
     def minimum_size(self) -> int:
-        """Voxels that an image needs along each axis, so that the coarsest level has two: 5 for three levels."""
-        return 2 ** (len(self.levels) - 1) + 1
+        """Voxels that an image needs along each axis, so that the coarsest level, and that of the features, has two."""
+        coarsest = 2 ** (len(self.levels) - 1)
+        return 1 + (coarsest if self.features is None else max(coarsest, self.features.factor))
 
     def step_sizes(self) -> dict[str, float]:
         """tau of each block, by ``level_<l>_block_<b>``, as used."""
@@ -198,20 +257,36 @@ class GraDIRN(nn.Module):
         level, ddf = deque(self.steps(image), maxlen=1).pop()
         return self.to_full_size(ddf, level, image)
 
-    def steps(self, image: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yield the level, 0 for the coarsest, and the ddf in that level's voxels after each unrolled step."""
-        self._check(image)
-        image = convert_to_tensor(image, track_meta=False)
-        image = image if image.dtype == torch.float64 else image.float()
-        ddf = image.new_zeros(image.shape[0], self.spatial_dims, *self._level_size(image, 0))
+    def steps(
+        self, image: torch.Tensor, channels: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield the level, 0 for the coarsest, and the ddf in that level's voxels after each unrolled step.
+
+        ``channels`` is what :meth:`with_features` gives, where it is known already.
+        """
+        moving, fixed = channels or self.with_features(image)
+        ddf = moving.new_zeros(image.shape[0], self.spatial_dims, *self._level_size(image, 0))
         for level, blocks in enumerate(cast("list[nn.ModuleList]", self.levels)):
             size = self._level_size(image, level)
             ddf = _upsample(ddf, size) if level > 0 else ddf
-            moving, fixed = _resize(image, size).split(1, dim=1)
+            if len(blocks) * self.num_repeats[level] == 0:
+                continue
+            level_moving, level_fixed = _resize(moving, size), _resize(fixed, size)
             for block in blocks:
                 for _ in range(self.num_repeats[level]):
-                    ddf = self._step(block, ddf, fixed, moving)
+                    ddf = self._step(block, ddf, level_fixed, level_moving)
                     yield level, ddf
+
+    def with_features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The moving and the fixed image of a batch, each followed by its features, (B, 1 + num_features, *spatial)."""
+        self._check(image)
+        image = convert_to_tensor(image, track_meta=False)
+        moving, fixed = (image if image.dtype == torch.float64 else image.float()).split(1, dim=1)
+        if self.features is None:
+            return moving, fixed
+        features = self.features(torch.cat([moving, fixed]).to(next(self.features.parameters()).dtype)).to(moving.dtype)
+        of_moving, of_fixed = features.chunk(2)
+        return torch.cat([moving, of_moving], 1), torch.cat([fixed, of_fixed], 1)
 
     def to_full_size(self, ddf: torch.Tensor, level: int, image: torch.Tensor) -> torch.Tensor:
         """Carry a ddf of :meth:`steps` from its level to the voxels of the image."""
@@ -235,26 +310,38 @@ class GraDIRN(nn.Module):
             )
 
 
-class EveryStep(nn.Module):
-    """A view of a network for a loss on every step: its forward pass, which data-parallel training needs, gives all.
+class DeepSupervision(nn.Module):
+    """A view of a network for losses on what it has inside, in a forward pass, which data-parallel training needs.
 
     Args:
         network: shares its parameters with the view.
+        every_step: give the ddf after each step, not only the last.
 
     Raises:
         InputError: when the network has no steps, as VoxelMorph.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, every_step: bool = True) -> None:
         super().__init__()
         if not isinstance(network, GraDIRN):
-            raise InputError(f"a loss on every step needs a network with steps, got {type(network).__name__}.")
+            raise InputError(f"deep supervision needs a network with steps, got {type(network).__name__}.")
         self.network = network
+        self.every_step = every_step
 
-    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
-        """Return the ddf after each step, first to last, each of shape (B, d, *spatial) in voxels of the image."""
+    def forward(self, image: torch.Tensor) -> dict[str, Any]:
+        """Register a batch.
+
+        Returns:
+            ``ddfs``, first to last, each of shape (B, d, *spatial) in voxels of the image, and ``features`` of the
+            moving and the fixed image, shape (B, num_features, *spatial) each.
+        """
         network = self.network
-        return [network.to_full_size(ddf, level, image) for level, ddf in network.steps(image)]
+        channels = network.with_features(image)
+        steps = deque(network.steps(image, channels), maxlen=None if self.every_step else 1)
+        return {
+            "ddfs": [network.to_full_size(ddf, level, image) for level, ddf in steps],
+            "features": tuple(image[:, 1:] for image in channels),
+        }
 
 
 def _resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

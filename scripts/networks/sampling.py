@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["warp", "warp_with_gradient"]
+__all__ = ["corners_and_weights", "warp", "warp_with_gradient"]
 
 Derivatives = dict[tuple[int, ...], torch.Tensor]
 
@@ -44,6 +44,22 @@ def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Te
         warped, gradient = _WarpWithGradient.apply(image, ddf)
         return warped, gradient
     return _value_and_gradient(*_derivatives(image, ddf, order=1))
+
+
+def corners_and_weights(size: torch.Size, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What :func:`warp` sums up, for values that are no numbers: at each point 2^d corners and their weights.
+
+    Args:
+        size: of the moving image, spatial.
+        ddf: displacement in voxels, shape (B, d, *spatial).
+
+    Returns:
+        flat indices into the moving image and weights that sum to 1, differentiable, each (B, 2^d, *spatial).
+    """
+    lower, fraction, _ = _locate(size, ddf)
+    corners = product((0, 1), repeat=len(size))
+    weights = [reduce(mul, [t if bit else 1 - t for t, bit in zip(fraction, bits)]) for bits in corners]
+    return _corner_indices(size, lower), torch.stack(weights, dim=1)
 
 
 class _Warp(torch.autograd.Function):

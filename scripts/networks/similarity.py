@@ -11,22 +11,33 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 
 from ..errors import InputError
+from .filters import window_mean, window_mean_transposed
 from .sampling import warp_with_gradient
 
-__all__ = ["SIMILARITIES", "Similarity", "get_similarity", "similarity_gradient"]
+__all__ = ["SIMILARITIES", "Similarity", "get_similarity", "normalized_step", "similarity_gradient"]
 
 EPSILON = 1e-5
+# of images in [0, 1]: a variance, and a squared difference, that count as noise
+FLAT = 1e-4
+NOISE = 1e-2
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """An energy, (fixed, warped) -> (B,), and its derivative with respect to the warped image, -> (B, 1, *spatial)."""
+    """What is measured between a fixed and a warped image, (B, 1, *spatial) each.
+
+    Attributes:
+        energy: D, shape (B,).
+        derivative: dD/dW, shape (B, 1, *spatial).
+        residual: D as least squares, after the best intensity fit of W to F: what is left of F, and the slope of the
+            fit, each broadcastable to (B, 1, *spatial).
+    """
 
     energy: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     derivative: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    residual: Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 def similarity_gradient(
@@ -49,6 +60,33 @@ def similarity_gradient(
     return warped, similarity.derivative(fixed, warped) * warped_gradient.squeeze(1)
 
 
+def normalized_step(
+    similarity: Similarity, fixed: torch.Tensor, moving: torch.Tensor, ddf: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Warp the moving image and return it with the step of the demons algorithm, at most half a voxel long.
+
+    With the residual r of the intensity fit and the gradient g of the fitted warped image, r g / (|g|^2 + r^2 + noise):
+    Vercauteren et al., "Diffeomorphic demons", NeuroImage 2009, equation 4, there for SSD. As each similarity here is
+    a least-squares problem once its intensity fit is made (none, one line, a line in each window), the same formula
+    serves all, and the step does not depend on contrast. Of several channels, numerator and denominator are summed.
+
+    Args:
+        similarity: what to descend, for channel 0; for the others, learned features, it is SSD.
+        fixed: shape (B, C, *spatial).
+        moving: shape (B, C, *spatial).
+        ddf: displacement in voxels, shape (B, d, *spatial).
+
+    Returns:
+        the warped channels (B, C, *spatial) and the step (B, d, *spatial), a descent direction.
+    """
+    warped, gradient = warp_with_gradient(moving, ddf)
+    residual, slope = similarity.residual(fixed[:, :1], warped[:, :1])
+    residual = torch.cat([residual, fixed[:, 1:] - warped[:, 1:]], 1)
+    gradient = torch.cat([(slope * gradient[:, 0]).unsqueeze(1), gradient[:, 1:]], 1)
+    length = gradient.square().sum((1, 2)).unsqueeze(1) + residual.square().sum(1, keepdim=True) + NOISE
+    return warped, (residual.unsqueeze(2) * gradient).sum(1) / length
+
+
 def ssd(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
     """Sum of squared differences."""
     return (warped - fixed).square().flatten(1).sum(1)
@@ -56,6 +94,10 @@ def ssd(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
 
 def ssd_derivative(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
     return 2 * (warped - fixed)
+
+
+def ssd_residual(fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return fixed - warped, torch.ones_like(fixed[:1])
 
 
 def ncc(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
@@ -68,6 +110,12 @@ def ncc_derivative(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
     f, w, covariance, (var_fixed, var_warped) = _global_moments(fixed, warped)
     denominator = var_fixed * var_warped + EPSILON
     return (covariance * var_fixed / denominator * w - f) * (2 * covariance / denominator)
+
+
+def ncc_residual(fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    f, w, covariance, (_, var_warped) = _global_moments(fixed, warped)
+    slope = covariance / (var_warped + EPSILON)
+    return f - slope * w, slope
 
 
 def _global_moments(
@@ -96,8 +144,16 @@ def lncc_derivative(fixed: torch.Tensor, warped: torch.Tensor, window_size: int 
     by_variance = covariance.square() * var_fixed / denominator.square()
     # transposed window means of dD/dcov and dD/dvar: cov = A(FW) - A(F)A(W), var = A(WW) - A(W)A(W)
     constant = by_covariance * mean_fixed + 2 * by_variance * mean_warped
-    adjoint = _window_mean_transposed(torch.cat([by_covariance, by_variance, constant], 1), window_size)
+    adjoint = window_mean_transposed(torch.cat([by_covariance, by_variance, constant], 1), window_size)
     return fixed * adjoint[:, 0:1] + 2 * warped * adjoint[:, 1:2] - adjoint[:, 2:3]
+
+
+def lncc_residual(fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
+    mean_fixed, mean_warped, mean_product, mean_square = window_mean(
+        torch.cat([fixed, warped, fixed * warped, warped.square()], 1), window_size
+    ).split(1, 1)
+    slope = (mean_product - mean_fixed * mean_warped) / (mean_square - mean_warped.square() + FLAT)
+    return fixed - mean_fixed - slope * (warped - mean_warped), slope
 
 
 def _local_moments(fixed: torch.Tensor, warped: torch.Tensor, window_size: int) -> tuple[torch.Tensor, ...]:
@@ -106,33 +162,10 @@ def _local_moments(fixed: torch.Tensor, warped: torch.Tensor, window_size: int) 
     return mean_fw - mean_f * mean_w, mean_ff - mean_f.square(), mean_ww - mean_w.square(), mean_f, mean_w
 
 
-def window_mean(image: torch.Tensor, window_size: int) -> torch.Tensor:
-    """Mean over a box window of odd side, one axis after the other; voxels outside the image do not count."""
-    return _pool_axes(image, window_size, count_include_pad=False)
-
-
-def _window_mean_transposed(image: torch.Tensor, window_size: int) -> torch.Tensor:
-    """The transpose of :func:`window_mean`: divide by the number of voxels of each window, then sum."""
-    ones = torch.ones_like(image[:1, :1])
-    inside = _pool_axes(ones, window_size, count_include_pad=True)
-    return _pool_axes(image / inside, window_size, count_include_pad=True)
-
-
-def _pool_axes(image: torch.Tensor, window_size: int, count_include_pad: bool) -> torch.Tensor:
-    shape = image.shape
-    for axis in range(2, len(shape)):
-        # (leading, axis, trailing) is a view, and 2D pooling, unlike 3D, takes windows larger than the image
-        image = image.reshape(-1, shape[axis], shape[axis + 1 :].numel())
-        image = F.avg_pool2d(
-            image, (window_size, 1), stride=1, padding=(window_size // 2, 0), count_include_pad=count_include_pad
-        )
-    return image.view(shape)
-
-
 SIMILARITIES = {
-    "ssd": Similarity(ssd, ssd_derivative),
-    "ncc": Similarity(ncc, ncc_derivative),
-    "lncc": Similarity(lncc, lncc_derivative),
+    "ssd": Similarity(ssd, ssd_derivative, ssd_residual),
+    "ncc": Similarity(ncc, ncc_derivative, ncc_residual),
+    "lncc": Similarity(lncc, lncc_derivative, lncc_residual),
 }
 
 
@@ -151,5 +184,9 @@ def get_similarity(name: str, window_size: int = 9) -> Similarity:
     if window_size < 1 or window_size % 2 == 0:
         raise InputError(f"window_size must be a positive odd number, got {window_size}.")
     if name == "lncc":
-        return Similarity(partial(lncc, window_size=window_size), partial(lncc_derivative, window_size=window_size))
+        return Similarity(
+            partial(lncc, window_size=window_size),
+            partial(lncc_derivative, window_size=window_size),
+            partial(lncc_residual, window_size=window_size),
+        )
     return SIMILARITIES[name]

@@ -6,7 +6,7 @@ from monai.data import MetaTensor
 
 from scripts.benchmark.reference import ReferenceGraDIRN
 from scripts.errors import InputError
-from scripts.networks import EveryStep, GraDIRN
+from scripts.networks import DeepSupervision, GraDIRN
 from scripts.networks.sampling import warp_with_gradient
 
 
@@ -46,7 +46,7 @@ def test_parameter_counts_of_the_paper(dims, count):
     assert all(block.step_size.item() == pytest.approx(0.05) for blocks in net.levels for block in blocks)
 
 
-@pytest.mark.parametrize(("regularizer_input", "channels"), [("warped", 4), ("moving", 4), ("none", 2)])
+@pytest.mark.parametrize(("regularizer_input", "channels"), [("warped", 4), ("moving", 4), ("none", 2), ("step", 6)])
 def test_regularizer_inputs(regularizer_input, channels):
     net = GraDIRN(2, regularizer_input=regularizer_input)
     assert net.levels[0][0].regularizer.convs[0].in_channels == channels
@@ -56,9 +56,9 @@ def test_regularizer_inputs(regularizer_input, channels):
     net(image)
     if regularizer_input == "moving":
         torch.testing.assert_close(seen[0][:, 2:], image.flip(1))
-    if regularizer_input == "warped":
+    if regularizer_input in ("warped", "step"):
         warped, _ = warp_with_gradient(image[:, :1], seen[-1][:, :2].detach())
-        torch.testing.assert_close(seen[-1][:, 2:], torch.cat([image[:, 1:], warped], 1))
+        torch.testing.assert_close(seen[-1][:, 2:4], torch.cat([image[:, 1:], warped], 1))
 
 
 @pytest.mark.parametrize("size", [(24, 20), (13, 17), (12, 10, 8), (9, 7, 11)])
@@ -204,6 +204,7 @@ def test_wrong_shapes_are_refused(shape):
         ({"update": "exp"}, "unknown update 'exp': expected one of add, compose"),
         ({"regularizer_input": "explicit"}, "unknown regularizer_input 'explicit'"),
         ({"num_layers": 1}, "num_layers"),
+        ({"num_channels": (16, 8)}, "num_channels must be one number or one for each of 3 levels, got \\(16, 8\\)"),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -311,11 +312,11 @@ def test_gpu_agrees_with_cpu_also_under_amp(dims):
     assert (half.cpu() - expected).abs().mean() < 0.05 * expected.abs().mean()
 
 
-def test_every_step_ends_in_the_networks_own_displacement():
+def test_deep_supervision_ends_in_the_networks_own_displacement():
     net = GraDIRN(2, (1, 1, 0), (2, 1, 0), similarity="lncc", window_size=5, update="compose")
     image = torch.rand(1, 2, 21, 18)
-    view = EveryStep(net)
-    ddfs = view(image)
+    view = DeepSupervision(net)
+    ddfs = view(image)["ddfs"]
     assert [ddf.shape for ddf in ddfs] == [(1, 2, 21, 18)] * 3
     torch.testing.assert_close(ddfs[-1], net(image))
     # a step of level 0 reaches full size through two doublings
@@ -324,8 +325,57 @@ def test_every_step_ends_in_the_networks_own_displacement():
     assert ddfs[0].abs().max().item() == pytest.approx(4 * coarse.abs().max().item(), rel=1e-5)
     sum(ddf.square().mean() for ddf in ddfs).backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
-    with pytest.raises(InputError, match="a loss on every step needs a network with steps, got Linear"):
-        EveryStep(torch.nn.Linear(1, 1))
+    with pytest.raises(InputError, match="deep supervision needs a network with steps, got Linear"):
+        DeepSupervision(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("similarity", ["ssd", "ncc", "lncc"])
+@pytest.mark.parametrize("shift", [(2.0, -1.0), (1.0, 1.5, -0.5)])
+def test_normalized_steps_alone_recover_a_translation(similarity, shift):
+    # no regularizer but Gaussian filters: the demons algorithm, nothing learned, in a third of the steps
+    size = (48, 40) if len(shift) == 2 else (24, 28, 20)
+    fixed = smooth_image(size)
+    ddf = torch.tensor(shift).view(1, -1, *[1] * len(size)).expand(1, -1, *size)
+    moving, _ = warp_with_gradient(fixed, -ddf)
+    options = {"normalize_step": True, "step_smoothing": 2.0, "ddf_smoothing": 0.5, "initial_step_size": 3.0}
+    net = GraDIRN(
+        len(size), num_repeats=(10, 10, 10), similarity=similarity, update="compose", num_channels=0, **options
+    )
+    assert sum(p.numel() for p in net.parameters()) == 3  # tau
+    with torch.no_grad():
+        found = net(torch.cat([moving, fixed], 1))
+    inner = tuple(slice(6, n - 6) for n in size)
+    mean = found[(0, slice(None), *inner)].flatten(1).mean(1)
+    torch.testing.assert_close(mean, torch.tensor(shift), atol=0.3, rtol=0)
+
+
+def test_each_level_may_have_channels_of_its_own():
+    net = GraDIRN(2, num_channels=(16, 8, 0))
+    assert [blocks[0].regularizer.convs[0].out_channels for blocks in net.levels[:2]] == [16, 8]
+    assert net.levels[2][0].regularizer is None
+    assert net(torch.rand(1, 2, 12, 9)).shape == (1, 2, 12, 9)
+
+
+@pytest.mark.parametrize("size", [(13, 18), (9, 12, 10)])
+def test_features_drive_the_step_beside_the_intensities(size):
+    net = GraDIRN(len(size), (1, 1), (1, 1), normalize_step=True, num_features=2, num_channels=4)
+    image = torch.rand(3, 2, *size)
+    moving, fixed = net.with_features(image)
+    assert moving.shape == fixed.shape == (3, 3, *size)
+    assert torch.equal(torch.cat([moving[:, :1], fixed[:, :1]], 1), image)
+    # one network sees both images: swapped images have swapped features
+    swapped = net.with_features(image.flip(1))
+    torch.testing.assert_close(swapped[0], fixed)
+    inside = DeepSupervision(net, every_step=False)(image)
+    assert [feature.shape for feature in inside["features"]] == [(3, 2, *size)] * 2
+    torch.testing.assert_close(inside["ddfs"], [net(image)])
+    inside["ddfs"][0].square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in net.parameters())
+
+
+def test_features_need_the_normalized_step():
+    with pytest.raises(InputError, match="num_features 2 needs normalize_step"):
+        GraDIRN(2, num_features=2)
 
 
 def test_the_start_of_a_training_is_an_option():

@@ -5,7 +5,7 @@ import torch
 
 from scripts.benchmark.reference import reference_energy, reference_warp
 from scripts.errors import InputError
-from scripts.networks.similarity import SIMILARITIES, get_similarity, similarity_gradient, window_mean
+from scripts.networks.similarity import SIMILARITIES, get_similarity, normalized_step, similarity_gradient
 
 SIZES = [(7, 6), (5, 6, 4)]
 NAMES = list(SIMILARITIES)
@@ -45,11 +45,6 @@ def test_lncc_with_a_window_over_everything_is_ncc():
     torch.testing.assert_close(
         get_similarity("lncc", 9).energy(fixed, moving), get_similarity("ncc").energy(fixed, moving)
     )
-
-
-def test_window_mean_counts_only_voxels_inside():
-    image = torch.arange(1.0, 6.0).view(1, 1, 5, 1)
-    assert window_mean(image, 3).flatten().tolist() == [1.5, 2, 3, 4, 4.5]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -92,6 +87,37 @@ def test_gradient_matches_finite_differences(name, size, where):
             energies.append(similarity.energy(fixed, reference_warp(moving, moved))[0])
         difference = (energies[0] - energies[1]) / 2e-6
         torch.testing.assert_close(gradient[(0, axis, *voxel)], difference, atol=1e-7, rtol=1e-5)
+
+
+def test_the_normalized_step_of_ssd_by_hand():
+    # a ramp of slope 0.3 and an image 0.1 above it: 0.1 * 0.3 / (0.3^2 + 0.1^2 + 0.01)
+    moving = 0.3 * torch.arange(5.0).view(1, 1, 5, 1).expand(1, 1, 5, 4)
+    warped, step = normalized_step(get_similarity("ssd"), moving + 0.1, moving, torch.zeros(1, 2, 5, 4))
+    assert torch.equal(warped, moving)
+    torch.testing.assert_close(step[:, 0], torch.full((1, 5, 4), 0.03 / 0.11))
+    assert (step[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_normalized_step_is_short_and_descends(name, size):
+    fixed, moving, ddf = random_inputs(size)
+    similarity = get_similarity(name, window_size=3)
+    warped, step = normalized_step(similarity, fixed, moving, ddf)
+    expected, gradient = similarity_gradient(similarity, fixed, moving, ddf)
+    assert torch.equal(warped, expected)
+    assert (step.norm(dim=1) <= 0.5).all()
+    # of a local fit, D's own gradient also has the share of the neighbours' windows
+    assert ((step * gradient).flatten(1).sum(1) < 0).all()
+
+
+@pytest.mark.parametrize("name", ["ncc", "lncc"])
+def test_the_normalized_step_does_not_see_a_linear_change_of_intensity(name):
+    fixed, moving, ddf = random_inputs((12, 12))
+    similarity = get_similarity(name, window_size=5)
+    _, step = normalized_step(similarity, fixed, moving, ddf)
+    _, changed = normalized_step(similarity, fixed, 3 - 2 * moving, ddf)
+    torch.testing.assert_close(step, changed, atol=5e-3, rtol=0)
 
 
 @pytest.mark.parametrize("name", NAMES)

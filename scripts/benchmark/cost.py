@@ -1,0 +1,90 @@
+"""Speed and training memory; every figure is a ratio to the straightforward reference, measured in one run."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..networks import GraDIRN
+from .machine import RETURN_FREED_MEMORY, describe_machine, resident_memory
+from .reference import ReferenceGraDIRN
+
+__all__ = ["MEMORY_VARIANTS", "interleaved_medians", "print_memory", "print_speed", "training_peak"]
+
+SPEED_CASES = {"2D 160x160, batch 10": (10, (160, 160)), "3D 64x64x64, batch 1": (1, (64, 64, 64))}
+MEMORY_VARIANTS = ("reference", "gradirn", "gradirn_checkpoint")
+
+
+def print_speed(runs: int) -> None:
+    """Median seconds of an evaluation, and how many times the reference's speed that is."""
+    print(
+        f"{describe_machine()}\n\n| evaluation, float32 | reference, s | GraDIRN, s | times faster |\n|---|---|---|---|"
+    )
+    for name, (batch, size) in SPEED_CASES.items():
+        network, reference = _networks(len(size))
+        image = torch.rand(batch, 2, *size)
+        with torch.no_grad():  # the reference cannot run in inference mode
+            medians = interleaved_medians([partial(reference, image), partial(network, image)], runs)
+        print(f"| {name} | {medians[0]:.3f} | {medians[1]:.3f} | {medians[0] / medians[1]:.2f} |", flush=True)
+
+
+def interleaved_medians(calls: list[Callable[[], Any]], runs: int) -> list[float]:
+    """Median seconds of each call, called in turn ``runs`` times after one warm-up round."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for run in range(runs + 1):
+        for call, times in zip(calls, seconds):
+            start = time.perf_counter()
+            call()
+            if run > 0:
+                times.append(time.perf_counter() - start)
+    return [statistics.median(times) for times in seconds]
+
+
+def print_memory(size: int, threads: int) -> None:
+    """Growth of the resident peak over one training step, and its ratio to the reference's."""
+    print(
+        f"{describe_machine()}\n\n| training step, 3D {size}^3, float32 | peak, MiB | of the reference |\n|---|---|---|"
+    )
+    peaks: dict[str, float] = {}
+    for variant in MEMORY_VARIANTS:
+        command = [sys.executable, "-m", "scripts.benchmark", "memory", "--variant", variant]
+        command += ["--size", str(size), "--threads", str(threads)]
+        child = subprocess.run(
+            command, check=True, capture_output=True, text=True, env=os.environ | RETURN_FREED_MEMORY
+        )
+        peaks[variant] = float(child.stdout)
+        print(f"| {variant} | {peaks[variant]:.0f} | {peaks[variant] / peaks['reference']:.2f} |", flush=True)
+
+
+def training_peak(variant: str, size: int) -> float:
+    """MiB between the memory this process holds and its peak in one training step (Linux).
+
+    A small step before loads the libraries.
+    """
+    network, reference = _networks(3, checkpoint_steps=variant.endswith("checkpoint"))
+    chosen = reference if variant == "reference" else network
+    training_step(chosen, torch.rand(1, 2, 16, 16, 16))
+    before = resident_memory("VmRSS")
+    training_step(chosen, torch.rand(1, 2, size, size, size))
+    return resident_memory("VmHWM") - before
+
+
+def training_step(network: nn.Module, image: torch.Tensor) -> None:
+    network.zero_grad()
+    network(image).square().mean().backward()
+
+
+def _networks(spatial_dims: int, checkpoint_steps: bool = False) -> tuple[GraDIRN, ReferenceGraDIRN]:
+    network = GraDIRN(spatial_dims, checkpoint_steps=checkpoint_steps)
+    reference = ReferenceGraDIRN(spatial_dims)
+    reference.copy_parameters(network)
+    return network, reference

@@ -1,0 +1,45 @@
+"""Learned features of an image, which drive the explicit step beside its intensities."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets import UNet
+from torch import nn
+
+__all__ = ["Features"]
+
+CHANNELS = (16, 32, 32)
+INITIAL_LOGIT = -3.0  # a structure is small: training starts faster from features that are nearly 0 everywhere
+
+
+class Features(nn.Module):
+    """A small U-Net from one image to features in [0, 1], the same for fixed and moving.
+
+    Args:
+        spatial_dims: 2 or 3.
+        num_features: channels of the result.
+        norm: ``instance``, which does not see contrast, or ``batch``, which does not see how much of the image is
+            background, for a training on parts of images.
+
+    Attributes:
+        factor: of the size between the image and its coarsest level.
+
+    Input (B, 1, *spatial), output (B, num_features, *spatial).
+    """
+
+    def __init__(self, spatial_dims: int, num_features: int, norm: str = "instance") -> None:
+        super().__init__()
+        strides = [2] * (len(CHANNELS) - 1)
+        self.unet = UNet(spatial_dims, 1, num_features, CHANNELS, strides, num_res_units=0, norm=norm)
+        self.factor = 2 ** (len(CHANNELS) - 1)
+        upsampling = [m for m in self.unet.modules() if isinstance(m, (nn.ConvTranspose2d, nn.ConvTranspose3d))]
+        nn.init.constant_(cast("torch.Tensor", upsampling[-1].bias), INITIAL_LOGIT)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        size = image.shape[2:]
+        padding = [side for extent in reversed(size) for side in (0, -extent % self.factor)]
+        features = self.unet(F.pad(image, padding, mode="replicate")).sigmoid()
+        return features[(slice(None), slice(None), *[slice(extent) for extent in size])]
