@@ -15,7 +15,7 @@ train() { # name, overlays, data set and options
 first="eval/weights/${name}_first/model.pt" # a second training starts from the weights of a first one
 cardiac=("$data/sunnybrook" --spatial_size "[128,128,-1]")
 hippocampus=("$data/hippocampus" --test 40 --val_pairs 16 --val_interval 4)
-brain=(eval/brains --synthesis true --test 2 --validation 2 --val_pairs 2 --val_interval 13)
+brain=(eval/brains --synthesis true --test 2 --validation 2 --val_pairs 2 --val_interval 8)
 # the paper's network with the loss and schedule of the others: its own 500 epochs would take days here
 published=(--loss_similarity lncc --learning_rate 0.001 --final_learning_rate 0 --gradient_norm 1.0
     --augmentation true --swap_prob 0.5)
@@ -23,16 +23,30 @@ if [[ $name == brain* && ! -d eval/brains ]]; then # `pip install nilearn` for t
     "${PYTHON:-python}" -m scripts.prepare --dataset_dir "$data/synthseg_labelmaps" --output_dir eval/brains
 fi
 case $name in
-cardiac)
-    train cardiac_first "" "${cardiac[@]}" --regularization_weight 0.03 --folding_weight 0 --max_epochs 80
-    train cardiac "" "${cardiac[@]}" --initial_weights "$first" --learning_rate 0.001 --max_epochs 24 \
-        --val_pairs 6 --val_interval 4
+cardiac) # one block at half resolution, applied three times, then split into three
+    one=(--network_def#num_blocks "[1,1,1,0]" --network_def#num_repeats "[3,3,3,0]" --network_def#ddf_smoothing 0)
+    from() { printf -- '--initial_weights eval/weights/cardiac_%s/model.pt --val_pairs 6 --val_interval 4' "$1"; }
+    train cardiac_1 "" "${cardiac[@]}" "${one[@]}" --max_epochs 80 \
+        --regularization_weight 0.03 --folding_weight 0 --learning_rate 0.002
+    train cardiac_2 "" "${cardiac[@]}" "${one[@]}" --max_epochs 24 $(from 1) \
+        --regularization_weight 0.02 --folding_weight 10 --learning_rate 0.001
+    mkdir -p eval/weights/cardiac_split
+    "${PYTHON:-python}" -c "
+import torch
+weights = torch.load('eval/weights/cardiac_2/model.pt')
+split = lambda key: [key.replace('levels.2.0', f'levels.2.{i}') for i in range(3 if 'levels.2.' in key else 1)]
+torch.save({new: value for key, value in weights.items() for new in split(key)}, 'eval/weights/cardiac_split/model.pt')"
+    train cardiac_3 "" "${cardiac[@]}" --max_epochs 30 $(from split) --learning_rate 0.0015 --label_weight 0.5
+    last=(--learning_rate 0.0015 --label_weight 1 --zoom 0.3 --gamma "[0.5,2.0]")
+    train cardiac_4 "" "${cardiac[@]}" --max_epochs 32 $(from 3) "${last[@]}"
+    train cardiac "" "${cardiac[@]}" --max_epochs 20 $(from 4) "${last[@]}"
     ;;
 cardiac_voxelmorph)
-    train "$name" voxelmorph "${cardiac[@]}" --regularization_weight 0.03 --folding_weight 0 --max_epochs 80
+    train "$name" voxelmorph "${cardiac[@]}" --max_epochs 80 \
+        --regularization_weight 0.03 --folding_weight 0
     ;;
 cardiac_published)
-    train "$name" published "${cardiac[@]}" "${published[@]}" --regularization_weight 0.03 --batch_size 8 --max_epochs 20
+    train "$name" published "${cardiac[@]}" "${published[@]}" --batch_size 8 --max_epochs 20
     ;;
 hippocampus)
     train hippocampus_first hippocampus "${hippocampus[@]}" --network_def#num_repeats "[4,0]" --max_epochs 24
@@ -46,8 +60,8 @@ hippocampus_voxelmorph) # without labels
 hippocampus_published)
     train "$name" "hippocampus published" "${hippocampus[@]}" "${published[@]}" --batch_size 2 --max_epochs 8
     ;;
-brain) train brain brain "${brain[@]}" --max_epochs 13 ;;
-brain_voxelmorph) train "$name" "brain voxelmorph" "${brain[@]}" --max_epochs 13 ;;
+brain) train brain brain "${brain[@]}" --max_epochs 8 ;;
+brain_voxelmorph) train "$name" "brain voxelmorph" "${brain[@]}" --max_epochs 8 ;;
 brain_published) train "$name" "brain published" "${brain[@]}" "${published[@]}" --batch_size 2 --max_epochs 4 ;;
 *) echo "unknown name '$name'" >&2 && exit 1 ;;
 esac

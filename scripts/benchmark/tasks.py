@@ -248,7 +248,9 @@ def _prepare_network(name: str, declared: Network, task: Task, data: Path) -> Me
     shown = weights.relative_to(BUNDLE_ROOT) if weights.is_relative_to(BUNDLE_ROOT) else weights.name
     overrides = [f"{key}={value}" for key, value in declared.overrides.items()]
     settings = ", ".join([str(shown), *task.overlays, *declared.overlays, *overrides])
-    digest = _digest(settings, sha256(weights), json.dumps(parser["network_def"], sort_keys=True, default=str))
+    # what it refers to in place, which only a parser that has made no network yet gives
+    network_def = read_config(task, data, declared).get_parsed_content("network_def", instantiate=False).get_config()
+    digest = _digest(settings, sha256(weights), json.dumps(network_def, sort_keys=True, default=str))
     return Method(name, settings, digest, register, sum(p.numel() for p in network.parameters()))
 
 

@@ -21,8 +21,6 @@ class Features(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         num_features: channels of the result.
-        norm: ``instance``, which does not see contrast, or ``batch``, which does not see how much of the image is
-            background, for a training on parts of images.
 
     Attributes:
         factor: of the size between the image and its coarsest level.
@@ -30,10 +28,10 @@ class Features(nn.Module):
     Input (B, 1, *spatial), output (B, num_features, *spatial).
     """
 
-    def __init__(self, spatial_dims: int, num_features: int, norm: str = "instance") -> None:
+    def __init__(self, spatial_dims: int, num_features: int) -> None:
         super().__init__()
         strides = [2] * (len(CHANNELS) - 1)
-        self.unet = UNet(spatial_dims, 1, num_features, CHANNELS, strides, num_res_units=0, norm=norm)
+        self.unet = UNet(spatial_dims, 1, num_features, CHANNELS, strides, num_res_units=0)
         self.factor = 2 ** (len(CHANNELS) - 1)
         upsampling = [m for m in self.unet.modules() if isinstance(m, (nn.ConvTranspose2d, nn.ConvTranspose3d))]
         nn.init.constant_(cast("torch.Tensor", upsampling[-1].bias), INITIAL_LOGIT)

@@ -131,7 +131,6 @@ class GraDIRN(nn.Module):
         step_smoothing: standard deviation of a Gaussian filter of the explicit step, in voxels of its level; 0 is none.
         ddf_smoothing: likewise, of the displacement after each step: the demons algorithm's regularizer, beside r.
         num_features: learned channels of the images that drive the normalized step beside the intensities.
-        feature_norm: of the network that gives them, ``instance`` or ``batch``.
         num_channels: hidden channels of the regularizer, one number or one for each level; 0 leaves it out.
         num_layers: convolutions of the regularizer.
         window_size: window of ``lncc``, in voxels.
@@ -164,7 +163,6 @@ class GraDIRN(nn.Module):
         step_smoothing: float = 0.0,
         ddf_smoothing: float = 0.0,
         num_features: int = 0,
-        feature_norm: str = "instance",
         num_channels: int | Sequence[int] = 32,
         num_layers: int = 5,
         window_size: int = 9,
@@ -202,7 +200,7 @@ class GraDIRN(nn.Module):
         energy = get_similarity(similarity, window_size)
         if initial_step_size is None:
             initial_step_size = 5 / (self.num_steps + 1)
-        self.features = Features(spatial_dims, num_features, feature_norm) if num_features else None
+        self.features = Features(spatial_dims, num_features) if num_features else None
         self.levels = nn.ModuleList(
             nn.ModuleList(
                 Block(
