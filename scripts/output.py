@@ -9,7 +9,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +22,7 @@ from .deformation.formats import ddf_to_itk, image_like
 from .errors import InputError
 from .report import draw_overview
 
-__all__ = ["RegistrationWriter", "finite", "prepare_folder", "sha256", "versions"]
+__all__ = ["RegistrationWriter", "finite", "prepare_folder", "replace_file", "sha256", "versions"]
 
 PACKAGES = ("torch", "monai", "nibabel", "numpy", "pytorch-ignite")
 INPUTS = ("fixed", "moving", "label_fixed", "label_moving", "displacement", "true_displacement")
@@ -143,6 +143,13 @@ def prepare_folder(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"output_dir: {folder} cannot be written to ({error.strerror}).") from error
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` make a file under a temporary name beside its own, which it gets once it is whole."""
+    temporary = path.with_name(f".partial_{path.name}")
+    write(temporary)
+    os.replace(temporary, path)
 
 
 def versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ from monai.utils import convert_to_tensor
 
 from ..errors import InputError
 from ..metrics import flatten
-from ..output import prepare_folder
+from ..output import prepare_folder, replace_file
 from ..report import Row
 from ..summary import write_csv
 from .machine import RETURN_FREED_MEMORY, cpu_seconds, forget_peak, resident_memory
@@ -179,9 +179,7 @@ class Benchmark:
         """Add a row to those in the file, where another run may have put some of other methods meanwhile."""
         self.rows = self._known_rows() | self.rows | {(row["method"], row["pair"]): row}
         columns = dict.fromkeys((*COLUMNS, *(column for other in self.rows.values() for column in other)))
-        temporary = self.path.with_name(f".partial_{self.path.name}")
-        write_csv(list(self.rows.values()), list(columns), temporary)
-        os.replace(temporary, self.path)
+        replace_file(self.path, lambda path: write_csv(list(self.rows.values()), list(columns), path))
 
     def _complete_methods(self) -> dict[str, list[Row]]:
         """The rows of each method that has all pairs, in order of the pairs."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import wilcoxon
 
-from ..output import finite, versions
+from ..output import finite, replace_file, versions
 from ..report import Row, class_names, column_values
 from .machine import describe_machine
 
@@ -85,14 +84,14 @@ def write_results(rows: Mapping[str, Sequence[Row]], task: str, output_dir: Path
     machine = describe_machine()
     table = _markdown(methods, task, f"{machine}; {', '.join(f'{name} {number}' for name, number in known.items())}")
     content = {"task": task, "machine": machine, "versions": known, "methods": [finite(method) for method in methods]}
-    _replace(output_dir / "table.md", lambda path: path.write_text(table))
-    _replace(output_dir / "summary.json", lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
+    replace_file(output_dir / "table.md", lambda path: path.write_text(table))
+    replace_file(output_dir / "summary.json", lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
     for name, key, title in (
         ("dice_time.png", "median_cpu_seconds", "CPU seconds a pair, median"),
         ("dice_folding.png", "folding_percent", "voxels with |J| <= 0, %"),
     ):
         figure = _draw(methods, key, title, task)
-        _replace(output_dir / name, lambda path, figure=figure: figure.savefig(path, format="png"))  # type: ignore[misc]
+        replace_file(output_dir / name, lambda path, figure=figure: figure.savefig(path, format="png"))  # type: ignore[misc]
     print(f"\n{table}")
 
 
@@ -164,12 +163,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".partial_{path.name}")
-    write(temporary)
-    os.replace(temporary, path)
 
 
 def _draw(methods: Sequence[Summary], key: str, title: str, task: str) -> Any:

@@ -338,7 +338,7 @@ class DeepSupervision(nn.Module):
         steps = deque(network.steps(image, channels), maxlen=None if self.every_step else 1)
         return {
             "ddfs": [network.to_full_size(ddf, level, image) for level, ddf in steps],
-            "features": tuple(image[:, 1:] for image in channels),
+            "features": tuple(of_image[:, 1:] for of_image in channels),
         }
 
 
