@@ -109,6 +109,11 @@ class RegistrationLoss(nn.Module):
     def _feature_loss(
         self, features: tuple[torch.Tensor, torch.Tensor], target: Mapping[str, torch.Tensor]
     ) -> torch.Tensor:
+        if features[0].shape[1] != len(self.feature_classes):
+            raise InputError(
+                f"the network has {features[0].shape[1]} features (num_features), but feature_classes says what "
+                f"{len(self.feature_classes)} stand for: expected the same number."
+            )
         labels = torch.cat([target["label_moving"], target["label_fixed"]])
         one_hot = [torch.isin(labels, labels.new_tensor(values)) for values in self.feature_classes]
         probabilities, truth = torch.cat(features).float(), torch.cat(one_hot, 1).float()

@@ -149,6 +149,13 @@ def test_the_features_are_compared_with_each_images_own_labels():
     assert value.item() == pytest.approx(0.5 * expected, abs=1e-4)
 
 
+def test_the_number_of_features_must_be_that_of_their_classes():
+    loss = RegistrationLoss("mse", feature_weight=1.0, feature_classes=[[1], [2]])
+    pair = {"image": torch.zeros(1, 2, 4, 4), **dict.fromkeys(("label_moving", "label_fixed"), torch.ones(1, 1, 4, 4))}
+    with pytest.raises(InputError, match=r"1 features \(num_features\), but feature_classes says what 2 stand for"):
+        loss({"ddfs": [torch.zeros(1, 2, 4, 4)], "features": (torch.ones(1, 1, 4, 4),) * 2}, pair)
+
+
 def test_a_batch_is_the_mean_of_its_samples():
     generator = torch.Generator().manual_seed(0)
     image, ddf = torch.rand(2, 2, 12, 12, generator=generator), torch.rand(2, 2, 12, 12, generator=generator)

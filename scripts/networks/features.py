@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -11,7 +12,6 @@ from torch import nn
 
 __all__ = ["Features"]
 
-CHANNELS = (16, 32, 32)
 INITIAL_LOGIT = -3.0  # a structure is small: training starts faster from features that are nearly 0 everywhere
 
 
@@ -21,6 +21,7 @@ class Features(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         num_features: channels of the result.
+        channels: of each level of the U-Net, fine to coarse.
 
     Attributes:
         factor: of the size between the image and its coarsest level.
@@ -28,11 +29,11 @@ class Features(nn.Module):
     Input (B, 1, *spatial), output (B, num_features, *spatial).
     """
 
-    def __init__(self, spatial_dims: int, num_features: int) -> None:
+    def __init__(self, spatial_dims: int, num_features: int, channels: Sequence[int]) -> None:
         super().__init__()
-        strides = [2] * (len(CHANNELS) - 1)
-        self.unet = UNet(spatial_dims, 1, num_features, CHANNELS, strides, num_res_units=0)
-        self.factor = 2 ** (len(CHANNELS) - 1)
+        strides = [2] * (len(channels) - 1)
+        self.unet = UNet(spatial_dims, 1, num_features, channels, strides, num_res_units=0)
+        self.factor = 2 ** (len(channels) - 1)
         upsampling = [m for m in self.unet.modules() if isinstance(m, (nn.ConvTranspose2d, nn.ConvTranspose3d))]
         nn.init.constant_(cast("torch.Tensor", upsampling[-1].bias), INITIAL_LOGIT)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ __all__ = ["DeepSupervision", "GraDIRN"]
 REGULARIZER_INPUTS = ("warped", "moving", "none", "step")
 UPDATES = ("add", "compose")
 STEP_SIZE_SCALE = 10.0
+T = TypeVar("T")
 
 
 class Block(nn.Module):
@@ -128,9 +129,12 @@ class GraDIRN(nn.Module):
         regularizer_input: ``warped`` ("explicit" in the paper), ``moving`` ("implicit"), ``none``, or ``step``, which
             adds the explicit step to ``warped``.
         normalize_step: divide the gradient as the demons algorithm does, so that no step is longer than tau / 2 voxels.
-        step_smoothing: standard deviation of a Gaussian filter of the explicit step, in voxels of its level; 0 is none.
+        step_smoothing: standard deviation of a Gaussian filter of the explicit step, in voxels of its level, one number
+            or one for each level; 0 is none.
         ddf_smoothing: likewise, of the displacement after each step: the demons algorithm's regularizer, beside r.
         num_features: learned channels of the images that drive the normalized step beside the intensities.
+        feature_channels: of each level of the U-Net that makes them, fine to coarse.
+        use_features: whether they drive the steps, one answer or one for each level.
         num_channels: hidden channels of the regularizer, one number or one for each level; 0 leaves it out.
         num_layers: convolutions of the regularizer.
         window_size: window of ``lncc``, in voxels.
@@ -160,9 +164,11 @@ class GraDIRN(nn.Module):
         update: str = "add",
         regularizer_input: str = "warped",
         normalize_step: bool = False,
-        step_smoothing: float = 0.0,
+        step_smoothing: float | Sequence[float] = 0.0,
         ddf_smoothing: float = 0.0,
         num_features: int = 0,
+        feature_channels: Sequence[int] = (16, 32, 32),
+        use_features: bool | Sequence[bool] = True,
         num_channels: int | Sequence[int] = 32,
         num_layers: int = 5,
         window_size: int = 9,
@@ -178,11 +184,10 @@ class GraDIRN(nn.Module):
                 "num_blocks and num_repeats must be of the same length, one non-negative number a level, "
                 f"got {tuple(num_blocks)} and {tuple(num_repeats)}."
             )
-        channels = (num_channels,) * len(num_blocks) if isinstance(num_channels, int) else tuple(num_channels)
-        if len(channels) != len(num_blocks):
-            raise InputError(
-                f"num_channels must be one number or one for each of {len(num_blocks)} levels, got {channels}."
-            )
+        num_levels = len(num_blocks)
+        channels = _for_each_level("num_channels", num_channels, num_levels)
+        smoothing = _for_each_level("step_smoothing", step_smoothing, num_levels)
+        self.use_features = _for_each_level("use_features", use_features, num_levels)
         if num_features and not normalize_step:
             raise InputError(f"num_features {num_features} needs normalize_step.")
         if regularizer_input not in REGULARIZER_INPUTS:
@@ -200,7 +205,7 @@ class GraDIRN(nn.Module):
         energy = get_similarity(similarity, window_size)
         if initial_step_size is None:
             initial_step_size = 5 / (self.num_steps + 1)
-        self.features = Features(spatial_dims, num_features) if num_features else None
+        self.features = Features(spatial_dims, num_features, feature_channels) if num_features else None
         self.levels = nn.ModuleList(
             nn.ModuleList(
                 Block(
@@ -209,16 +214,16 @@ class GraDIRN(nn.Module):
                     update,
                     regularizer_input,
                     normalize_step,
-                    step_smoothing,
+                    smoothing[level],
                     ddf_smoothing,
-                    num_features,
+                    num_features if self.use_features[level] else 0,
                     initial_step_size,
-                    width,
+                    channels[level],
                     num_layers,
                 )
                 for _ in range(count)
             )
-            for count, width in zip(num_blocks, channels)
+            for level, count in enumerate(num_blocks)
         )
         for module in self.modules():
             if isinstance(module, Regularizer):
@@ -269,7 +274,8 @@ class GraDIRN(nn.Module):
             ddf = _upsample(ddf, size) if level > 0 else ddf
             if len(blocks) * self.num_repeats[level] == 0:
                 continue
-            level_moving, level_fixed = _resize(moving, size), _resize(fixed, size)
+            used = slice(None) if self.use_features[level] else slice(1)
+            level_moving, level_fixed = _resize(moving[:, used], size), _resize(fixed[:, used], size)
             for block in blocks:
                 for _ in range(self.num_repeats[level]):
                     ddf = self._step(block, ddf, level_fixed, level_moving)
@@ -340,6 +346,13 @@ class DeepSupervision(nn.Module):
             "ddfs": [network.to_full_size(ddf, level, image) for level, ddf in steps],
             "features": tuple(of_image[:, 1:] for of_image in channels),
         }
+
+
+def _for_each_level(name: str, value: T | Sequence[T], num_levels: int) -> tuple[T, ...]:
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * num_levels
+    if len(values) != num_levels:
+        raise InputError(f"{name} must be one value or one for each of {num_levels} levels, got {values}.")
+    return values
 
 
 def _resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:

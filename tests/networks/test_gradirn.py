@@ -208,7 +208,9 @@ def test_wrong_shapes_are_refused(shape):
         ({"update": "exp"}, "unknown update 'exp': expected one of add, compose"),
         ({"regularizer_input": "explicit"}, "unknown regularizer_input 'explicit'"),
         ({"num_layers": 1}, "num_layers"),
-        ({"num_channels": (16, 8)}, "num_channels must be one number or one for each of 3 levels, got \\(16, 8\\)"),
+        ({"num_channels": (16, 8)}, "num_channels must be one value or one for each of 3 levels, got \\(16, 8\\)"),
+        ({"step_smoothing": (1.0, 0.5)}, "step_smoothing must be one value or one for each of 3 levels"),
+        ({"use_features": (True, False)}, "use_features must be one value or one for each of 3 levels"),
     ],
 )
 def test_bad_options_are_refused(options, message):
@@ -367,6 +369,25 @@ def test_features_drive_the_step_beside_the_intensities(size):
     torch.testing.assert_close(inside["ddfs"], [net(image)])
     inside["ddfs"][0].square().mean().backward()
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in net.parameters())
+
+
+def test_a_level_may_do_without_the_features():
+    options = {"normalize_step": True, "num_features": 2, "num_channels": 0, "initial_step_size": 4.0}
+    net = GraDIRN(2, (1, 1), (1, 1), use_features=(True, False), **options)
+    plain = GraDIRN(2, (1, 1), (0, 1), **{**options, "num_features": 0})
+    net.num_repeats = (0, 1)
+    image = torch.rand(1, 2, 13, 18)
+    assert torch.equal(net(image), plain(image))
+    net.num_repeats = (1, 0)
+    assert not torch.equal(net(image), GraDIRN(2, (1, 1), (1, 0), **{**options, "num_features": 0})(image))
+
+
+def test_the_step_may_be_smoothed_more_on_coarse_levels():
+    options = {"num_channels": 0, "initial_step_size": 1.0}
+    image = torch.rand(1, 2, 24, 20)
+    each = GraDIRN(2, (1, 1), (0, 1), step_smoothing=(2.0, 0.7), **options)
+    assert torch.equal(each(image), GraDIRN(2, (1, 1), (0, 1), step_smoothing=0.7, **options)(image))
+    assert not torch.equal(each(image), GraDIRN(2, (1, 1), (0, 1), step_smoothing=2.0, **options)(image))
 
 
 def test_features_need_the_normalized_step():
