@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from monai.bundle import ckpt_export
 from scipy.ndimage import map_coordinates
 
 from scripts.networks import GraDIRN
@@ -61,6 +62,21 @@ def test_the_3d_models_improve_the_shipped_samples(infer, samples, tmp_path, ove
     for metrics in results:
         assert metrics["dice"]["after"]["mean"] > metrics["dice"]["before"]["mean"] + gain
         assert metrics["folding"]["whole_grid"]["folding_percent"] < 0.5
+
+
+def test_the_exported_network_gives_the_same_files(infer, samples, tmp_path):
+    ckpt_export(
+        "network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(ROOT / "models" / "model.pt"),
+        meta_file=str(ROOT / "configs" / "metadata.json"),
+        config_file=str(ROOT / "configs" / "inference.yaml"),
+    )
+    pair = cardiac_pair(samples)
+    infer(**pair, output_dir=str(tmp_path / "python"))
+    infer("inference_ts", **pair, weights=str(tmp_path / "model.ts"), output_dir=str(tmp_path / "script"))
+    expected, found = (nib.load(tmp_path / name / "displacement.nii.gz").get_fdata() for name in ("python", "script"))
+    np.testing.assert_allclose(found, expected, atol=1e-3)  # mm
 
 
 def shift_weights(path, shift):

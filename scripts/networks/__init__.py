@@ -2,6 +2,6 @@
 
 from .gradirn import DeepSupervision, GraDIRN
 from .voxelmorph import VoxelMorph
-from .weights import load_weights
+from .weights import load_torchscript, load_weights
 
-__all__ = ["DeepSupervision", "GraDIRN", "VoxelMorph", "load_weights"]
+__all__ = ["DeepSupervision", "GraDIRN", "VoxelMorph", "load_torchscript", "load_weights"]

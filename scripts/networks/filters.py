@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import mul
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from .tracing import new_tensor
 
 __all__ = ["gaussian", "window_mean", "window_mean_transposed"]
 
@@ -16,13 +20,13 @@ TRUNCATED = 3.0  # standard deviations
 def window_mean(image: torch.Tensor, window_size: int) -> torch.Tensor:
     """Mean over a box window of odd side; voxels outside the image do not count."""
     box = (1.0,) * window_size
-    return _filter(image, box) / _filter(torch.ones_like(image[:1, :1]), box)
+    return _filter(image, box) / _mass(image, box)
 
 
 def window_mean_transposed(image: torch.Tensor, window_size: int) -> torch.Tensor:
     """The transpose of :func:`window_mean`: divide by the number of voxels of each window, then sum."""
     box = (1.0,) * window_size
-    return _filter(image / _filter(torch.ones_like(image[:1, :1]), box), box)
+    return _filter(image / _mass(image, box), box)
 
 
 def gaussian(field: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -31,7 +35,14 @@ def gaussian(field: torch.Tensor, sigma: float) -> torch.Tensor:
         return field
     radius = math.ceil(TRUNCATED * sigma)
     kernel = tuple(math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-radius, radius + 1))
-    return _filter(field, kernel) / _filter(torch.ones_like(field[:1, :1]), kernel)
+    return _filter(field, kernel) / _mass(field, kernel)
+
+
+def _mass(image: torch.Tensor, kernel: tuple[float, ...]) -> torch.Tensor:
+    """Sum of the kernel's values that lie inside the image, for each voxel, (1, 1, *spatial)."""
+    ones = [new_tensor(torch.ones, [1, 1, extent], image) for extent in image.shape[2:]]
+    masses = [_weighted_shifts(line, kernel).flatten() for line in ones]
+    return reduce(mul, torch.meshgrid(masses, indexing="ij"))[None, None]
 
 
 def _filter(image: torch.Tensor, kernel: tuple[float, ...]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from monai.utils import convert_to_tensor
+from monai.data import MetaTensor
 from torch import nn
 
 from ..errors import InputError
@@ -22,6 +22,7 @@ from .memory import recomputed
 from .regularizer import Regularizer
 from .sampling import warp
 from .similarity import Similarity, get_similarity, normalized_step, similarity_gradient
+from .tracing import Traced, new_tensor
 
 __all__ = ["DeepSupervision", "GraDIRN"]
 
@@ -124,11 +125,13 @@ class GraDIRN(nn.Module):
         spatial_dims: 2 or 3.
         num_blocks: blocks of each level, coarse to fine.
         num_repeats: how often each block of a level is applied.
-        similarity: ``ssd``, ``ncc`` or ``lncc``, the energy D whose gradient drives the steps.
+        similarity: ``ssd``, ``ncc`` or ``lncc``, the energy D whose gradient drives the steps, one name or one for each
+            level.
         update: ``add`` steps to the displacement, as published, or ``compose`` them with it.
         regularizer_input: ``warped`` ("explicit" in the paper), ``moving`` ("implicit"), ``none``, or ``step``, which
             adds the explicit step to ``warped``.
-        normalize_step: divide the gradient as the demons algorithm does, so that no step is longer than tau / 2 voxels.
+        normalize_step: divide the gradient as the demons algorithm does, so that no step is longer than tau / 2 voxels;
+            one answer or one for each level.
         step_smoothing: standard deviation of a Gaussian filter of the explicit step, in voxels of its level, one number
             or one for each level; 0 is none.
         ddf_smoothing: likewise, of the displacement after each step: the demons algorithm's regularizer, beside r.
@@ -160,10 +163,10 @@ class GraDIRN(nn.Module):
         spatial_dims: int,
         num_blocks: Sequence[int] = (1, 1, 1),
         num_repeats: Sequence[int] = (3, 3, 3),
-        similarity: str = "ssd",
+        similarity: str | Sequence[str] = "ssd",
         update: str = "add",
         regularizer_input: str = "warped",
-        normalize_step: bool = False,
+        normalize_step: bool | Sequence[bool] = False,
         step_smoothing: float | Sequence[float] = 0.0,
         ddf_smoothing: float = 0.0,
         num_features: int = 0,
@@ -187,9 +190,11 @@ class GraDIRN(nn.Module):
         num_levels = len(num_blocks)
         channels = _for_each_level("num_channels", num_channels, num_levels)
         smoothing = _for_each_level("step_smoothing", step_smoothing, num_levels)
+        names: tuple[str, ...] = _for_each_level("similarity", similarity, num_levels)
+        normalized = _for_each_level("normalize_step", normalize_step, num_levels)
         self.use_features = _for_each_level("use_features", use_features, num_levels)
-        if num_features and not normalize_step:
-            raise InputError(f"num_features {num_features} needs normalize_step.")
+        if num_features and any(used and not step for used, step in zip(self.use_features, normalized)):
+            raise InputError(f"num_features {num_features} needs normalize_step on the levels that use them.")
         if regularizer_input not in REGULARIZER_INPUTS:
             raise InputError(
                 f"unknown regularizer_input '{regularizer_input}': expected one of {', '.join(REGULARIZER_INPUTS)}."
@@ -202,7 +207,6 @@ class GraDIRN(nn.Module):
         self.spatial_dims = spatial_dims
         self.num_repeats = tuple(num_repeats)
         self.checkpoint_steps = checkpoint_steps
-        energy = get_similarity(similarity, window_size)
         if initial_step_size is None:
             initial_step_size = 5 / (self.num_steps + 1)
         self.features = Features(spatial_dims, num_features, feature_channels) if num_features else None
@@ -210,10 +214,10 @@ class GraDIRN(nn.Module):
             nn.ModuleList(
                 Block(
                     spatial_dims,
-                    energy,
+                    get_similarity(names[level], window_size),
                     update,
                     regularizer_input,
-                    normalize_step,
+                    normalized[level],
                     smoothing[level],
                     ddf_smoothing,
                     num_features if self.use_features[level] else 0,
@@ -244,6 +248,10 @@ class GraDIRN(nn.Module):
             for index, block in enumerate(blocks)
         }
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script``, and so MONAI's ``ckpt_export``, compiles in place of the network: its trace."""
+        return Traced(self, self.spatial_dims, self.minimum_size)
+
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Register a batch.
 
@@ -268,7 +276,7 @@ class GraDIRN(nn.Module):
         ``channels`` is what :meth:`with_features` gives, where it is known already.
         """
         moving, fixed = channels or self.with_features(image)
-        ddf = moving.new_zeros(image.shape[0], self.spatial_dims, *self._level_size(image, 0))
+        ddf = new_tensor(torch.zeros, [image.shape[0], self.spatial_dims, *self._level_size(image, 0)], moving)
         for level, blocks in enumerate(cast("list[nn.ModuleList]", self.levels)):
             size = self._level_size(image, level)
             ddf = _upsample(ddf, size) if level > 0 else ddf
@@ -284,13 +292,13 @@ class GraDIRN(nn.Module):
     def with_features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The moving and the fixed image of a batch, each followed by its features, (B, 1 + num_features, *spatial)."""
         self._check(image)
-        image = convert_to_tensor(image, track_meta=False)
+        image = image.as_tensor() if isinstance(image, MetaTensor) else image
         moving, fixed = (image if image.dtype == torch.float64 else image.float()).split(1, dim=1)
         if self.features is None:
             return moving, fixed
         features = self.features(torch.cat([moving, fixed]).to(next(self.features.parameters()).dtype)).to(moving.dtype)
-        of_moving, of_fixed = features.chunk(2)
-        return torch.cat([moving, of_moving], 1), torch.cat([fixed, of_fixed], 1)
+        batch = image.shape[0]  # neither chunk(2) nor len(image), which an export would take for a constant
+        return torch.cat([moving, features[:batch]], 1), torch.cat([fixed, features[batch:]], 1)
 
     def to_full_size(self, ddf: torch.Tensor, level: int, image: torch.Tensor) -> torch.Tensor:
         """Carry a ddf of :meth:`steps` from its level to the voxels of the image."""
@@ -349,7 +357,8 @@ class DeepSupervision(nn.Module):
 
 
 def _for_each_level(name: str, value: T | Sequence[T], num_levels: int) -> tuple[T, ...]:
-    values = tuple(value) if isinstance(value, Sequence) else (value,) * num_levels
+    one = isinstance(value, (str, int, float))
+    values = (cast("T", value),) * num_levels if one else tuple(cast("Sequence[T]", value))
     if len(values) != num_levels:
         raise InputError(f"{name} must be one value or one for each of {num_levels} levels, got {values}.")
     return values

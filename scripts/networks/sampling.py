@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from .tracing import new_tensor
+
 __all__ = ["corners_and_weights", "warp", "warp_with_gradient"]
 
 Derivatives = dict[tuple[int, ...], torch.Tensor]
@@ -106,7 +108,7 @@ def _locate(size: torch.Size, ddf: torch.Tensor) -> tuple[list[torch.Tensor], li
     for axis, extent in enumerate(size):
         shape = [1] * len(size)
         shape[axis] = -1
-        lattice = torch.arange(ddf.shape[2 + axis], dtype=ddf.dtype, device=ddf.device).view(shape)
+        lattice = new_tensor(torch.arange, ddf.shape[2 + axis], ddf).view(shape)
         point = ddf[:, axis] + lattice
         inside.append((point >= 0) & (point <= extent - 1))
         point = point.clamp(0, extent - 1)

@@ -15,6 +15,7 @@ import torch
 from ..errors import InputError
 from .filters import window_mean, window_mean_transposed
 from .sampling import warp_with_gradient
+from .tracing import new_tensor
 
 __all__ = ["SIMILARITIES", "Similarity", "get_similarity", "normalized_step", "similarity_gradient"]
 
@@ -97,7 +98,7 @@ def ssd_derivative(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
 
 
 def ssd_residual(fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return fixed - warped, torch.ones_like(fixed[:1])
+    return fixed - warped, new_tensor(torch.ones, [1] * fixed.ndim, fixed)
 
 
 def ncc(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:

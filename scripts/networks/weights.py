@@ -1,4 +1,4 @@
-"""Weights from a file into a network."""
+"""Weights from a file into a network, or a whole exported network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import InputError
 
-__all__ = ["load_weights"]
+__all__ = ["load_torchscript", "load_weights"]
 
 
 def load_weights(network: nn.Module, path: str | Path | None, device: torch.device | str = "cpu") -> nn.Module:
@@ -26,9 +26,7 @@ def load_weights(network: nn.Module, path: str | Path | None, device: torch.devi
     """
     if path is None:
         raise InputError("--weights is missing: no weights of this network are shipped, expected those of a training.")
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"weights: {path} does not exist: expected a checkpoint of torch.save.")
+    path = _existing(path, "a checkpoint of torch.save")
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle and zipfile each have their own errors for a damaged file
@@ -42,6 +40,32 @@ def load_weights(network: nn.Module, path: str | Path | None, device: torch.devi
         raise InputError(f"weights: {path} is of another network configuration: {difference}.")
     network.load_state_dict(state)
     return network.to(device)
+
+
+def load_torchscript(path: str | Path, device: torch.device | str = "cpu") -> nn.Module:
+    """Load what ``monai.bundle ckpt_export`` has made of a network.
+
+    Args:
+        path: the file.
+        device: where the network goes.
+
+    Raises:
+        InputError: when the file is missing, or not a TorchScript module.
+    """
+    path = _existing(path, "what monai.bundle ckpt_export makes")
+    try:
+        return torch.jit.load(path, map_location=device)
+    except RuntimeError as error:
+        raise InputError(
+            f"weights: {path} is not a TorchScript module: expected what monai.bundle ckpt_export makes."
+        ) from error
+
+
+def _existing(path: str | Path, expected: str) -> Path:
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"weights: {path} does not exist: expected {expected}.")
+    return path
 
 
 def _first_difference(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> str | None:

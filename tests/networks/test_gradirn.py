@@ -382,6 +382,17 @@ def test_a_level_may_do_without_the_features():
     assert not torch.equal(net(image), GraDIRN(2, (1, 1), (1, 0), **{**options, "num_features": 0})(image))
 
 
+def test_each_level_may_have_a_similarity_and_a_step_of_its_own():
+    options = {"num_channels": 0, "initial_step_size": 1.0, "window_size": 5}
+    image = torch.rand(1, 2, 24, 20)
+    each = GraDIRN(2, (1, 1), (0, 1), similarity=("ssd", "lncc"), normalize_step=(False, True), **options)
+    assert torch.equal(
+        each(image), GraDIRN(2, (1, 1), (0, 1), similarity="lncc", normalize_step=True, **options)(image)
+    )
+    each.num_repeats = (1, 0)
+    assert torch.equal(each(image), GraDIRN(2, (1, 1), (1, 0), **options)(image))
+
+
 def test_the_step_may_be_smoothed_more_on_coarse_levels():
     options = {"num_channels": 0, "initial_step_size": 1.0}
     image = torch.rand(1, 2, 24, 20)
@@ -392,7 +403,8 @@ def test_the_step_may_be_smoothed_more_on_coarse_levels():
 
 def test_features_need_the_normalized_step():
     with pytest.raises(InputError, match="num_features 2 needs normalize_step"):
-        GraDIRN(2, num_features=2)
+        GraDIRN(2, num_features=2, normalize_step=(True, True, False))
+    GraDIRN(2, num_features=2, normalize_step=(True, True, False), use_features=(True, True, False))
 
 
 def test_the_start_of_a_training_is_an_option():
