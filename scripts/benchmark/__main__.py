@@ -1,8 +1,9 @@
-"""Command line of the benchmarks: speed and memory against the reference, accuracy against other tools."""
+"""Command line of the benchmarks: speed and memory and how they grow, accuracy against other tools."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from .. import BUNDLE_ROOT
 from ..command_line import report_in_one_line
 from .accuracy import Benchmark, first_pair_peak
 from .cost import MEMORY_VARIANTS, print_memory, print_speed, training_peak
+from .growth import CASES, measure, write_growth
 from .tasks import TASKS
 
 
@@ -24,7 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     memory = commands.add_parser("memory", help="peak memory of one training step, a process for each variant")
     memory.add_argument("--size", type=int, default=64, help="side of the cube")
     memory.add_argument("--variant", choices=MEMORY_VARIANTS, help=argparse.SUPPRESS)
-    for command in (speed, memory):
+    growth = commands.add_parser("growth", help="time and peak memory over sizes, batches and steps")
+    growth.add_argument("--output_dir", type=Path, default=Path(BUNDLE_ROOT) / "docs")
+    growth.add_argument("--case", type=int, help=argparse.SUPPRESS)
+    for command in (speed, memory, growth):
         command.add_argument("--threads", type=int, default=1)
     _add_accuracy(
         commands.add_parser("accuracy", help="every method on the same pairs, one thread; goes on if stopped")
@@ -38,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(training_peak(options.variant, options.size))
     elif options.command == "memory":
         print_memory(options.size, options.threads)
+    elif options.command == "growth" and options.case is not None:
+        print(json.dumps(measure(CASES[options.case])))
+    elif options.command == "growth":
+        write_growth(options.output_dir, options.threads)
     elif options.memory_of:
         print(first_pair_peak(options.task, options.data, options.network, options.memory_of))
     else:

@@ -31,6 +31,7 @@ class Features(nn.Module):
 
     def __init__(self, spatial_dims: int, num_features: int, channels: Sequence[int]) -> None:
         super().__init__()
+        self.num_features = num_features
         strides = [2] * (len(channels) - 1)
         self.unet = UNet(spatial_dims, 1, num_features, channels, strides, num_res_units=0)
         self.factor = 2 ** (len(channels) - 1)
@@ -39,6 +40,8 @@ class Features(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         size = image.shape[2:]
-        padding = [side for extent in reversed(size) for side in (0, -extent % self.factor)]
+        padding = [
+            side for extent in reversed(size) for side in (0, (self.factor - extent % self.factor) % self.factor)
+        ]
         features = self.unet(F.pad(image, padding, mode="replicate")).sigmoid()
         return features[(slice(None), slice(None), *[slice(extent) for extent in size])]

@@ -6,21 +6,21 @@ Networks", MICCAI 2022, arXiv 2112.03915.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from monai.data import MetaTensor
 from torch import nn
 
 from ..errors import InputError
 from .features import Features
 from .filters import gaussian
-from .memory import recomputed
+from .memory import bytes_per_voxel, recomputed
 from .regularizer import Regularizer
-from .sampling import warp
+from .sampling import resize, upsample, warp
 from .similarity import Similarity, get_similarity, normalized_step, similarity_gradient
 from .tracing import Traced, new_tensor
 
@@ -239,6 +239,15 @@ class GraDIRN(nn.Module):
         coarsest = 2 ** (len(self.levels) - 1)
         return 1 + (coarsest if self.features is None else max(coarsest, self.features.factor))
 
+    def evaluation_bytes(self, size: Sequence[int]) -> int:
+        """About how much memory it takes, without gradients, to register one pair of images of this size."""
+        levels = cast("list[list[Block]]", self.levels)
+        level, block = [(n, blocks[0]) for n, blocks in enumerate(levels) if blocks and self.num_repeats[n]][-1]
+        voxels = math.prod(size) / 2 ** (self.spatial_dims * (len(self.levels) - 1 - level))
+        width = 0 if block.regularizer is None else block.regularizer.num_channels
+        images = 1 + (self.features.num_features if self.features else 0)
+        return int(voxels * bytes_per_voxel(self.spatial_dims, images if self.use_features[level] else 1, width))
+
     def step_sizes(self) -> dict[str, float]:
         """tau of each block, by ``level_<l>_block_<b>``, as used."""
         levels = cast("list[list[Block]]", self.levels)
@@ -279,11 +288,11 @@ class GraDIRN(nn.Module):
         ddf = new_tensor(torch.zeros, [image.shape[0], self.spatial_dims, *self._level_size(image, 0)], moving)
         for level, blocks in enumerate(cast("list[nn.ModuleList]", self.levels)):
             size = self._level_size(image, level)
-            ddf = _upsample(ddf, size) if level > 0 else ddf
+            ddf = upsample(ddf, size) if level > 0 else ddf
             if len(blocks) * self.num_repeats[level] == 0:
                 continue
             used = slice(None) if self.use_features[level] else slice(1)
-            level_moving, level_fixed = _resize(moving[:, used], size), _resize(fixed[:, used], size)
+            level_moving, level_fixed = resize(moving[:, used], size), resize(fixed[:, used], size)
             for block in blocks:
                 for _ in range(self.num_repeats[level]):
                     ddf = self._step(block, ddf, level_fixed, level_moving)
@@ -303,7 +312,7 @@ class GraDIRN(nn.Module):
     def to_full_size(self, ddf: torch.Tensor, level: int, image: torch.Tensor) -> torch.Tensor:
         """Carry a ddf of :meth:`steps` from its level to the voxels of the image."""
         for finer in range(level + 1, len(self.levels)):
-            ddf = _upsample(ddf, self._level_size(image, finer))
+            ddf = upsample(ddf, self._level_size(image, finer))
         return ddf
 
     def _step(self, block: nn.Module, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
@@ -312,7 +321,7 @@ class GraDIRN(nn.Module):
     def _level_size(self, image: torch.Tensor, level: int) -> tuple[int, ...]:
         """Half the size a level, rounded up: then twice the displacement fits odd sizes too."""
         factor = 2 ** (len(self.levels) - 1 - level)
-        return tuple(-(-size // factor) for size in image.shape[2:])
+        return tuple((size + factor - 1) // factor for size in image.shape[2:])
 
     def _check(self, image: torch.Tensor) -> None:
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != 2 or min(image.shape[2:]) < self.minimum_size:
@@ -362,16 +371,3 @@ def _for_each_level(name: str, value: T | Sequence[T], num_levels: int) -> tuple
     if len(values) != num_levels:
         raise InputError(f"{name} must be one value or one for each of {num_levels} levels, got {values}.")
     return values
-
-
-def _resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Linear interpolation with aligned corners, without smoothing."""
-    if tuple(image.shape[2:]) == tuple(size):
-        return image
-    mode = "bilinear" if len(size) == 2 else "trilinear"
-    return F.interpolate(image, size=tuple(size), mode=mode, align_corners=True)
-
-
-def _upsample(ddf: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """To the next finer level: the values double with the size."""
-    return 2 * _resize(ddf, size)

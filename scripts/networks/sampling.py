@@ -6,16 +6,18 @@ pull-back, aligned corners, border padding: ``warped(x) = image(clamp(x + ddf(x)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from itertools import combinations, product
 from operator import mul
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from .tracing import new_tensor
 
-__all__ = ["corners_and_weights", "warp", "warp_with_gradient"]
+__all__ = ["corners_and_weights", "resize", "upsample", "warp", "warp_with_gradient"]
 
 Derivatives = dict[tuple[int, ...], torch.Tensor]
 
@@ -62,6 +64,19 @@ def corners_and_weights(size: torch.Size, ddf: torch.Tensor) -> tuple[torch.Tens
     corners = product((0, 1), repeat=len(size))
     weights = [reduce(mul, [t if bit else 1 - t for t, bit in zip(fraction, bits)]) for bits in corners]
     return _corner_indices(size, lower), torch.stack(weights, dim=1)
+
+
+def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Linear interpolation of (B, C, *spatial) with aligned corners, without smoothing."""
+    if tuple(image.shape[2:]) == tuple(size):
+        return image
+    mode = "bilinear" if len(size) == 2 else "trilinear"
+    return F.interpolate(image, size=tuple(size), mode=mode, align_corners=True)
+
+
+def upsample(ddf: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Carry a ddf in voxels to the grid of twice the size: the values double with it."""
+    return 2 * resize(ddf, size)
 
 
 class _Warp(torch.autograd.Function):

@@ -54,7 +54,8 @@ def test_what_the_script_makes_anew_follows_the_device_of_its_input(network):
     for line in makers:
         made = re.match(r"\s*(%\S+) :", line)[1]
         used = [other for other in lines if re.search(rf"\(.*{re.escape(made)}[,)]", other)]
-        assert used and all("aten::type_as" in other for other in used), line
+        assert used
+        assert all("aten::type_as" in other for other in used), line
 
 
 def test_a_file_that_is_no_script_is_refused(tmp_path):
