@@ -1,10 +1,11 @@
-# make demo: from a fresh machine to registered samples; make test: the whole test suite.
+# make demo: from a fresh machine to registered samples; make test: the whole test suite;
+# make benchmark-gpu: speed and memory on a GPU.
 PYTHON ?= python3
 BIN := .venv/bin
 BUNDLE := $(BIN)/python -W ignore::UserWarning -m monai.bundle run --overwrite true
 SAMPLES := tests/data
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint benchmark-gpu clean
 
 demo: .venv/installed
 	$(BUNDLE) --config_file configs/inference.yaml \
@@ -16,7 +17,12 @@ demo: .venv/installed
 	@$(BIN)/python -m scripts.report eval/demo/cardiac eval/demo/hippocampus eval/demo/brain
 
 test: .venv/installed-test lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
+
+benchmark-gpu: .venv/installed
+	$(BIN)/python -m scripts.benchmark speed --device cuda
+	$(BIN)/python -m scripts.benchmark memory --device cuda
+	$(BIN)/python -m scripts.benchmark growth --device cuda --output_dir eval/growth_gpu
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -35,7 +35,9 @@ cardiac) # one block at half resolution, applied three times, then split into th
 import torch
 weights = torch.load('eval/weights/cardiac_2/model.pt')
 split = lambda key: [key.replace('levels.2.0', f'levels.2.{i}') for i in range(3 if 'levels.2.' in key else 1)]
-torch.save({new: value for key, value in weights.items() for new in split(key)}, 'eval/weights/cardiac_split/model.pt')"
+weights = {new: value for key, value in weights.items() for new in split(key)}
+weights['levels.3.0.step_size'] = torch.tensor(0.3) # of the refinement: a tenth of tau
+torch.save(weights, 'eval/weights/cardiac_split/model.pt')"
     train cardiac_3 "" "${cardiac[@]}" --max_epochs 30 $(from split) --learning_rate 0.0015 --label_weight 0.5
     last=(--learning_rate 0.0015 --label_weight 1 --zoom 0.3 --gamma "[0.5,2.0]")
     train cardiac_4 "" "${cardiac[@]}" --max_epochs 32 $(from 3) "${last[@]}"

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from scripts.benchmark.cost import MEMORY_VARIANTS, interleaved_medians, print_memory
+from scripts.benchmark.growth import Case, exponent, largest_cube, measure
 from scripts.benchmark.reference import ReferenceGraDIRN
 from scripts.networks import GraDIRN
 
@@ -32,6 +33,27 @@ def test_training_keeps_less_than_the_reference():
     assert saved_bytes(GraDIRN(3, checkpoint_steps=True), image) < 0.05 * reference
 
 
+def test_with_a_truncated_gradient_more_repeats_keep_no_more():
+    image = torch.rand(1, 2, 16, 16, 16)
+    few, many = (saved_bytes(GraDIRN(3, num_repeats=(n,) * 3, gradient_repeats=1), image) for n in (2, 6))
+    assert few == many < saved_bytes(GraDIRN(3, num_repeats=(2, 2, 2)), image)
+
+
+def test_exponents_and_the_largest_cube():
+    cases = [Case("3D size", 3, size) for size in (10, 20, 40, 80)]
+    assert exponent(cases, [5.0, *(7 * case.voxels**1.5 for case in cases[1:])]) == pytest.approx(1.5)
+    assert exponent(cases[:3], [2.0 * case.voxels for case in cases[:3]]) == pytest.approx(1)
+    # 1 MiB for 80^3 voxels: 8 * 1024 of them in 8 GiB
+    assert largest_cube(cases, [0, 0, 0, 1.0], 8) == int(80 * 8192 ** (1 / 3))
+    assert [Case("2D steps", 2, 8, repeats=4).grown, Case("2D batch", 2, 8, batch=3).grown] == [12, 3]
+
+
+def test_a_case_is_measured():
+    found = measure(Case("3D training size", 3, 40, training=True), "cpu")
+    assert found["seconds"] > 0
+    assert found["peak_mib"] > 20
+
+
 def test_calls_are_interleaved_and_the_first_round_is_warm_up():
     order = []
     medians = interleaved_medians([lambda: order.append("a"), lambda: order.append("b")], runs=2)
@@ -41,7 +63,7 @@ def test_calls_are_interleaved_and_the_first_round_is_warm_up():
 
 @pytest.mark.slow
 def test_the_memory_table_has_a_row_for_each_variant(capsys):
-    print_memory(size=48, threads=2)
+    print_memory(size=48, threads=2, device="cpu")
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert [row[0].strip() for row in rows[2:]] == list(MEMORY_VARIANTS)
     ratios = [float(row[2]) for row in rows[2:]]

@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     growth.add_argument("--case", type=int, help=argparse.SUPPRESS)
     for command in (speed, memory, growth):
         command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     _add_accuracy(
         commands.add_parser("accuracy", help="every method on the same pairs, one thread; goes on if stopped")
     )
@@ -38,15 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(getattr(options, "threads", 1))
     torch.manual_seed(0)
     if options.command == "speed":
-        print_speed(options.runs)
+        print_speed(options.runs, options.device)
     elif options.command == "memory" and options.variant:
-        print(training_peak(options.variant, options.size))
+        print(training_peak(options.variant, options.size, options.device))
     elif options.command == "memory":
-        print_memory(options.size, options.threads)
+        print_memory(options.size, options.threads, options.device)
     elif options.command == "growth" and options.case is not None:
-        print(json.dumps(measure(CASES[options.case])))
+        print(json.dumps(measure(CASES[options.case], options.device)))
     elif options.command == "growth":
-        write_growth(options.output_dir, options.threads)
+        write_growth(options.output_dir, options.threads, options.device)
     elif options.memory_of:
         print(first_pair_peak(options.task, options.data, options.network, options.memory_of))
     else:

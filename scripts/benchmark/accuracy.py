@@ -25,7 +25,7 @@ from ..metrics import flatten
 from ..output import prepare_folder, replace_file
 from ..report import Row
 from ..summary import write_csv
-from .machine import RETURN_FREED_MEMORY, cpu_seconds, forget_peak, resident_memory
+from .machine import RETURN_FREED_MEMORY, cpu_seconds, forget_peak, held_memory, peak_memory
 from .table import write_results
 from .tasks import TASKS, Method, UnavailableError, methods_of, parse_network, read_config
 
@@ -193,10 +193,10 @@ def first_pair_peak(name: str, data: Path, networks: Sequence[str], method: str)
     measures = PairMeasures(name, data)
     prepared = methods_of(TASKS[name], data, dict(map(parse_network, networks)))[method]()
     image = measures.load(measures.pairs[0])["image"]
-    before = resident_memory("VmRSS")
+    before = held_memory()
     forget_peak()
     prepared.register(image)
-    return resident_memory("VmHWM") - before
+    return peak_memory() - before
 
 
 def read_rows(path: Path) -> list[Row]:

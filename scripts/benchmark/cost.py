@@ -6,7 +6,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from ..networks import GraDIRN
-from .machine import RETURN_FREED_MEMORY, describe_machine, resident_memory
+from .machine import RETURN_FREED_MEMORY, describe_machine, forget_peak, held_memory, peak_memory, seconds
 from .reference import ReferenceGraDIRN
 
 __all__ = ["MEMORY_VARIANTS", "interleaved_medians", "print_memory", "print_speed", "training_peak"]
@@ -24,40 +23,38 @@ SPEED_CASES = {"2D 160x160, batch 10": (10, (160, 160)), "3D 64x64x64, batch 1":
 MEMORY_VARIANTS = ("reference", "gradirn", "gradirn_checkpoint")
 
 
-def print_speed(runs: int) -> None:
+def print_speed(runs: int, device: str) -> None:
     """Median seconds of an evaluation, and how many times the reference's speed that is."""
-    print(
-        f"{describe_machine()}\n\n| evaluation, float32 | reference, s | GraDIRN, s | times faster |\n|---|---|---|---|"
-    )
+    print(f"{describe_machine(device)}\n\n| evaluation, float32 | reference, s | GraDIRN, s | times faster |")
+    print("|---|---|---|---|")
     for name, (batch, size) in SPEED_CASES.items():
-        network, reference = _networks(len(size))
-        image = torch.rand(batch, 2, *size)
+        network, reference = _networks(len(size), device)
+        image = torch.rand(batch, 2, *size, device=device)
         with torch.no_grad():  # the reference cannot run in inference mode
-            medians = interleaved_medians([partial(reference, image), partial(network, image)], runs)
+            medians = interleaved_medians([partial(reference, image), partial(network, image)], runs, device)
         print(f"| {name} | {medians[0]:.3f} | {medians[1]:.3f} | {medians[0] / medians[1]:.2f} |", flush=True)
 
 
-def interleaved_medians(calls: list[Callable[[], Any]], runs: int) -> list[float]:
+def interleaved_medians(calls: list[Callable[[], Any]], runs: int, device: str = "cpu") -> list[float]:
     """Median seconds of each call, called in turn ``runs`` times after one warm-up round."""
-    seconds: list[list[float]] = [[] for _ in calls]
+    found: list[list[float]] = [[] for _ in calls]
     for run in range(runs + 1):
-        for call, times in zip(calls, seconds):
-            start = time.perf_counter()
+        for call, times in zip(calls, found):
+            start = seconds(device)
             call()
             if run > 0:
-                times.append(time.perf_counter() - start)
-    return [statistics.median(times) for times in seconds]
+                times.append(seconds(device) - start)
+    return [statistics.median(times) for times in found]
 
 
-def print_memory(size: int, threads: int) -> None:
-    """Growth of the resident peak over one training step, and its ratio to the reference's."""
-    print(
-        f"{describe_machine()}\n\n| training step, 3D {size}^3, float32 | peak, MiB | of the reference |\n|---|---|---|"
-    )
+def print_memory(size: int, threads: int, device: str) -> None:
+    """Growth of the peak over one training step, and its ratio to the reference's."""
+    print(f"{describe_machine(device)}\n\n| training step, 3D {size}^3, float32 | peak, MiB | of the reference |")
+    print("|---|---|---|")
     peaks: dict[str, float] = {}
     for variant in MEMORY_VARIANTS:
         command = [sys.executable, "-m", "scripts.benchmark", "memory", "--variant", variant]
-        command += ["--size", str(size), "--threads", str(threads)]
+        command += ["--size", str(size), "--threads", str(threads), "--device", device]
         child = subprocess.run(
             command, check=True, capture_output=True, text=True, env=os.environ | RETURN_FREED_MEMORY
         )
@@ -65,17 +62,18 @@ def print_memory(size: int, threads: int) -> None:
         print(f"| {variant} | {peaks[variant]:.0f} | {peaks[variant] / peaks['reference']:.2f} |", flush=True)
 
 
-def training_peak(variant: str, size: int) -> float:
+def training_peak(variant: str, size: int, device: str) -> float:
     """MiB between the memory this process holds and its peak in one training step (Linux).
 
     A small step before loads the libraries.
     """
-    network, reference = _networks(3, checkpoint_steps=variant.endswith("checkpoint"))
+    network, reference = _networks(3, device, checkpoint_steps=variant.endswith("checkpoint"))
     chosen = reference if variant == "reference" else network
-    training_step(chosen, torch.rand(1, 2, 16, 16, 16))
-    before = resident_memory("VmRSS")
-    training_step(chosen, torch.rand(1, 2, size, size, size))
-    return resident_memory("VmHWM") - before
+    training_step(chosen, torch.rand(1, 2, 16, 16, 16, device=device))
+    before = held_memory(device)
+    forget_peak(device)
+    training_step(chosen, torch.rand(1, 2, size, size, size, device=device))
+    return peak_memory(device) - before
 
 
 def training_step(network: nn.Module, image: torch.Tensor) -> None:
@@ -83,8 +81,8 @@ def training_step(network: nn.Module, image: torch.Tensor) -> None:
     network(image).square().mean().backward()
 
 
-def _networks(spatial_dims: int, checkpoint_steps: bool = False) -> tuple[GraDIRN, ReferenceGraDIRN]:
-    network = GraDIRN(spatial_dims, checkpoint_steps=checkpoint_steps)
-    reference = ReferenceGraDIRN(spatial_dims)
+def _networks(spatial_dims: int, device: str, checkpoint_steps: bool = False) -> tuple[GraDIRN, ReferenceGraDIRN]:
+    network = GraDIRN(spatial_dims, checkpoint_steps=checkpoint_steps).to(device)
+    reference = ReferenceGraDIRN(spatial_dims).to(device)
     reference.copy_parameters(network)
     return network, reference

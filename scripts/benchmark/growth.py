@@ -16,7 +16,7 @@ import torch
 from ..networks import GraDIRN
 from ..output import replace_file
 from .cost import training_step
-from .machine import RETURN_FREED_MEMORY, cpu_seconds, describe_machine, forget_peak, resident_memory
+from .machine import RETURN_FREED_MEMORY, describe_machine, forget_peak, held_memory, peak_memory, seconds
 
 __all__ = ["CASES", "Case", "exponent", "largest_cube", "measure", "write_growth"]
 
@@ -72,19 +72,20 @@ CASES = [
 ]
 
 
-def measure(case: Case) -> dict[str, float]:
-    """CPU seconds, the least of three where it is short, and peak MiB of this process beyond what it held before."""
+def measure(case: Case, device: str) -> dict[str, float]:
+    """Seconds, the least of three where it is short, and peak MiB of this process beyond what it held before."""
     torch.manual_seed(0)
     network = GraDIRN(case.spatial_dims, num_repeats=(case.repeats,) * LEVELS, checkpoint_steps=case.checkpoint)
-    _run(case, network, torch.rand(1, 2, *[16] * case.spatial_dims))  # loads the libraries
-    image = torch.rand(case.batch, 2, *[case.size] * case.spatial_dims)
-    before = resident_memory("VmRSS")
-    forget_peak()
-    seconds = [_run(case, network, image)]
-    peak = resident_memory("VmHWM") - before
-    if seconds[0] < SHORT:
-        seconds += [_run(case, network, image) for _ in range(2)]
-    return {"cpu_s": min(seconds), "peak_mib": peak}
+    network = network.to(device)
+    _run(case, network, torch.rand(1, 2, *[16] * case.spatial_dims, device=device))  # loads the libraries
+    image = torch.rand(case.batch, 2, *[case.size] * case.spatial_dims, device=device)
+    before = held_memory(device)
+    forget_peak(device)
+    times = [_run(case, network, image)]
+    peak = peak_memory(device) - before
+    if times[0] < SHORT:
+        times += [_run(case, network, image) for _ in range(2)]
+    return {"seconds": min(times), "peak_mib": peak}
 
 
 def exponent(cases: Sequence[Case], values: Sequence[float]) -> float:
@@ -100,13 +101,13 @@ def largest_cube(cases: Sequence[Case], peaks: Sequence[float], gib: float) -> i
     return int((gib * 1024 / mib_per_voxel) ** (1 / 3))
 
 
-def write_growth(output_dir: Path, threads: int) -> None:
+def write_growth(output_dir: Path, threads: int, device: str) -> None:
     """Measure every case in a process of its own; write ``growth.md`` and ``growth.png``, and print the table."""
     results: dict[Case, dict[str, float]] = {}
     for case in CASES:
-        results[case] = _measure_apart(case, threads)
+        results[case] = _measure_apart(case, threads, device)
         print(f"{case}: {results[case]}", flush=True)
-    text = _table(results)
+    text = _table(results, describe_machine(device))
     print(text)
     output_dir.mkdir(parents=True, exist_ok=True)
     replace_file(output_dir / "growth.md", lambda path: path.write_text(text))
@@ -114,18 +115,19 @@ def write_growth(output_dir: Path, threads: int) -> None:
 
 
 def _run(case: Case, network: GraDIRN, image: torch.Tensor) -> float:
-    start = cpu_seconds()
+    device = image.device.type
+    start = seconds(device)
     if case.training:
         training_step(network, image)
     else:
         with torch.inference_mode():
             network(image)
-    return cpu_seconds() - start
+    return seconds(device) - start
 
 
-def _measure_apart(case: Case, threads: int) -> dict[str, float]:
+def _measure_apart(case: Case, threads: int, device: str) -> dict[str, float]:
     command = [sys.executable, "-m", "scripts.benchmark", "growth", "--case", str(CASES.index(case))]
-    command += ["--threads", str(threads)]
+    command += ["--threads", str(threads), "--device", device]
     child = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | RETURN_FREED_MEMORY)
     return json.loads(child.stdout)
 
@@ -136,17 +138,17 @@ def _by_series(results: dict[Case, dict[str, float]]) -> dict[str, list[Case]]:
     }
 
 
-def _table(results: dict[Case, dict[str, float]]) -> str:
-    lines = [f"{describe_machine()}; the published configuration, float32.", ""]
-    lines += ["| what grows | size | batch | steps | CPU s | peak MiB |", "|---|---|---|---|---|---|"]
+def _table(results: dict[Case, dict[str, float]], machine: str) -> str:
+    lines = [f"{machine}; the published configuration, float32.", ""]
+    lines += ["| what grows | size | batch | steps | seconds | peak MiB |", "|---|---|---|---|---|---|"]
     for case, found in results.items():
         size = "x".join([str(case.size)] * case.spatial_dims)
         steps = LEVELS * case.repeats
-        row = f"| {case.series} | {size} | {case.batch} | {steps} | {found['cpu_s']:.3f} | {found['peak_mib']:.0f} |"
+        row = f"| {case.series} | {size} | {case.batch} | {steps} | {found['seconds']:.3f} | {found['peak_mib']:.0f} |"
         lines.append(row)
     lines += ["", "| what grows | time ~ n^p, p | memory ~ n^p, p |", "|---|---|---|"]
     for name, cases in _by_series(results).items():
-        powers = [exponent(cases, [results[case][key] for case in cases]) for key in ("cpu_s", "peak_mib")]
+        powers = [exponent(cases, [results[case][key] for case in cases]) for key in ("seconds", "peak_mib")]
         lines.append(f"| {name} | {powers[0]:.2f} | {powers[1]:.2f} |")
     lines += ["", "n: voxels, pairs or steps; fitted to the larger half of each series.", ""]
     for name, gib in (
@@ -166,7 +168,7 @@ def _plot(results: dict[Case, dict[str, float]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    for axes, key, label in zip(figure.subplots(1, 2), ("cpu_s", "peak_mib"), ("CPU s, one thread", "peak MiB")):
+    for axes, key, label in zip(figure.subplots(1, 2), ("seconds", "peak_mib"), ("seconds", "peak MiB")):
         for name, cases in _by_series(results).items():
             if "size" in name:
                 values = [results[case][key] for case in cases]

@@ -141,11 +141,13 @@ class GraDIRN(nn.Module):
         num_channels: hidden channels of the regularizer, one number or one for each level; 0 leaves it out.
         num_layers: convolutions of the regularizer.
         window_size: window of ``lncc``, in voxels.
-        initial_step_size: tau at the start of a training, as used; None is the published 5 / (number of steps + 1), too
-            much for ``lncc`` where images are flat.
+        initial_step_size: tau at the start of a training, as used, one value or one for each level; None is the
+            published 5 / (number of steps + 1), too much for ``lncc`` where images are flat.
         output_scale: factor of the initial weights of each regularizer's last convolution, 1 as published; a small
             one lets a training start from small smooth steps.
         checkpoint_steps: recompute each step in the backward pass instead of keeping its activations.
+        gradient_repeats: differentiate only so many of the last repeats of a block, so that the memory of a training
+            does not grow with their number; through those before, the gradient passes as if they were the identity.
 
     Raises:
         InputError: a ValueError, for an option out of its range.
@@ -175,11 +177,14 @@ class GraDIRN(nn.Module):
         num_channels: int | Sequence[int] = 32,
         num_layers: int = 5,
         window_size: int = 9,
-        initial_step_size: float | None = None,
+        initial_step_size: float | Sequence[float | None] | None = None,
         output_scale: float = 1.0,
         checkpoint_steps: bool = False,
+        gradient_repeats: int | None = None,
     ) -> None:
         super().__init__()
+        if gradient_repeats is not None and gradient_repeats < 1:
+            raise InputError(f"gradient_repeats must be at least 1, got {gradient_repeats}.")
         if spatial_dims not in (2, 3):
             raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
         if len(num_blocks) != len(num_repeats) or not num_blocks or min(*num_blocks, *num_repeats) < 0:
@@ -190,6 +195,7 @@ class GraDIRN(nn.Module):
         num_levels = len(num_blocks)
         channels = _for_each_level("num_channels", num_channels, num_levels)
         smoothing = _for_each_level("step_smoothing", step_smoothing, num_levels)
+        given: tuple[float | None, ...] = _for_each_level("initial_step_size", initial_step_size, num_levels)
         names: tuple[str, ...] = _for_each_level("similarity", similarity, num_levels)
         normalized = _for_each_level("normalize_step", normalize_step, num_levels)
         self.use_features = _for_each_level("use_features", use_features, num_levels)
@@ -207,8 +213,8 @@ class GraDIRN(nn.Module):
         self.spatial_dims = spatial_dims
         self.num_repeats = tuple(num_repeats)
         self.checkpoint_steps = checkpoint_steps
-        if initial_step_size is None:
-            initial_step_size = 5 / (self.num_steps + 1)
+        self.gradient_repeats = gradient_repeats
+        step_sizes = [5 / (self.num_steps + 1) if tau is None else tau for tau in given]
         self.features = Features(spatial_dims, num_features, feature_channels) if num_features else None
         self.levels = nn.ModuleList(
             nn.ModuleList(
@@ -221,7 +227,7 @@ class GraDIRN(nn.Module):
                     smoothing[level],
                     ddf_smoothing,
                     num_features if self.use_features[level] else 0,
-                    initial_step_size,
+                    step_sizes[level],
                     channels[level],
                     num_layers,
                 )
@@ -294,8 +300,8 @@ class GraDIRN(nn.Module):
             used = slice(None) if self.use_features[level] else slice(1)
             level_moving, level_fixed = resize(moving[:, used], size), resize(fixed[:, used], size)
             for block in blocks:
-                for _ in range(self.num_repeats[level]):
-                    ddf = self._step(block, ddf, level_fixed, level_moving)
+                for left in reversed(range(self.num_repeats[level])):
+                    ddf = self._step(block, ddf, level_fixed, level_moving, left)
                     yield level, ddf
 
     def with_features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -315,7 +321,14 @@ class GraDIRN(nn.Module):
             ddf = upsample(ddf, self._level_size(image, finer))
         return ddf
 
-    def _step(self, block: nn.Module, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+    def _step(
+        self, block: nn.Module, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor, left: int
+    ) -> torch.Tensor:
+        """One step, after which the block is applied ``left`` times more."""
+        if self.gradient_repeats is not None and left >= self.gradient_repeats and torch.is_grad_enabled():
+            with torch.no_grad():
+                change = block(ddf, fixed, moving) - ddf
+            return ddf + change
         return recomputed(block, ddf, fixed, moving) if self.checkpoint_steps else block(ddf, fixed, moving)
 
     def _level_size(self, image: torch.Tensor, level: int) -> tuple[int, ...]:
@@ -366,7 +379,7 @@ class DeepSupervision(nn.Module):
 
 
 def _for_each_level(name: str, value: T | Sequence[T], num_levels: int) -> tuple[T, ...]:
-    one = isinstance(value, (str, int, float))
+    one = value is None or isinstance(value, (str, int, float))
     values = (cast("T", value),) * num_levels if one else tuple(cast("Sequence[T]", value))
     if len(values) != num_levels:
         raise InputError(f"{name} must be one value or one for each of {num_levels} levels, got {values}.")

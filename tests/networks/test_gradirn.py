@@ -247,6 +247,24 @@ def test_checkpointing_does_not_change_gradients():
         torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
 
 
+def test_a_truncated_gradient_is_that_of_the_last_repeats():
+    torch.manual_seed(0)
+    net = GraDIRN(2, (1, 1), (2, 3), num_channels=4, gradient_repeats=1)
+    image = torch.rand(1, 2, 12, 10)
+    net(image).sum().backward()
+    found = [parameter.grad.clone() for parameter in net.levels[1].parameters()]
+    assert all(parameter.grad.abs().sum() > 0 for parameter in net.levels[0].parameters())  # through the identity
+    net.zero_grad()
+    net.gradient_repeats = None
+    ddfs = [ddf for _, ddf in net.steps(image)]
+    moving, fixed = image.split(1, 1)
+    net.levels[1][0](ddfs[-2].detach(), fixed, moving).sum().backward()
+    for parameter, expected in zip(net.levels[1].parameters(), found):
+        torch.testing.assert_close(parameter.grad, expected)
+    with pytest.raises(InputError, match="gradient_repeats must be at least 1, got 0"):
+        GraDIRN(2, gradient_repeats=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_amp_on_the_cpu_keeps_the_displacement_in_float32(dtype):
     torch.manual_seed(0)
@@ -411,6 +429,8 @@ def test_the_start_of_a_training_is_an_option():
     # a first step of -tau * grad D alone, with the regularizer at 0: D = sum (M - F)^2, of which M' = 1
     net = GraDIRN(2, (1,), (1,), initial_step_size=0.25, output_scale=0.0)
     assert net.step_sizes() == {"level_0_block_0": pytest.approx(0.25)}
+    each = GraDIRN(2, (1, 1), (1, 3), initial_step_size=(None, 3.0)).step_sizes()
+    assert each == {"level_0_block_0": pytest.approx(1.0), "level_1_block_0": pytest.approx(3.0)}  # 5 / (4 steps + 1)
     moving = torch.arange(6.0).view(1, 1, 6, 1).expand(1, 1, 6, 6) / 10
     ddf = net(torch.cat([moving, moving + 0.1], 1))
     # -0.25 * 2 * (-0.1) * 0.1 along the first axis, nothing along the second

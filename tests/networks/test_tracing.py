@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from monai.networks.utils import convert_to_onnx
 
 from scripts.errors import InputError
 from scripts.networks import GraDIRN, load_torchscript
@@ -56,6 +57,36 @@ def test_what_the_script_makes_anew_follows_the_device_of_its_input(network):
         used = [other for other in lines if re.search(rf"\(.*{re.escape(made)}[,)]", other)]
         assert used
         assert all("aten::type_as" in other for other in used), line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dims", [2, 3])
+def test_onnxruntime_gives_the_same_for_another_batch_and_odd_sizes(dims, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    net = GraDIRN(dims, (1, 1), (1, 1), update="compose", num_channels=4, num_layers=2, output_scale=0.05)
+    # as MONAI's onnx_export calls it
+    convert_to_onnx(
+        net,
+        [torch.rand(3, 2, *(17, 22, 19)[:dims])],
+        input_names=["image"],
+        output_names=["ddf"],
+        dynamic_axes={"image": {0: "batch", 2: "x", 3: "y", 4: "z"} if dims == 3 else {0: "batch", 2: "x", 3: "y"}},
+        filename=str(tmp_path / "model.onnx"),
+        use_trace=False,
+    )
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    image = torch.rand(1, 2, *(26, 21, 16)[:dims])
+    (found,) = session.run(None, {"image": image.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), net(image).detach(), atol=1e-4, rtol=0)
+
+
+def test_torch_export_takes_any_batch(network):
+    image = torch.rand(3, 2, *(17, 22, 19)[: network.spatial_dims])
+    with torch.no_grad():
+        exported = torch.export.export(network, (image,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+        torch.testing.assert_close(exported(image[:2]), network(image[:2]), atol=1e-4, rtol=0)
 
 
 def test_a_file_that_is_no_script_is_refused(tmp_path):
