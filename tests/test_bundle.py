@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_net_in_out
@@ -99,3 +101,20 @@ def test_the_network_takes_and_gives_what_the_metadata_says(monkeypatch):
         config_file=str(CONFIGS / "inference.yaml"),
         device="cpu",
     )
+
+
+def test_inference_imports_nothing_of_training(samples):
+    code = f"""
+import sys
+from monai.bundle import ConfigWorkflow
+files = dict(datalist={str(samples / "sunnybrook" / "pairs.json")!r}, logging_file=False, workflow_type="inference")
+workflow = ConfigWorkflow(config_file={str(CONFIGS / "inference.yaml")!r}, **files)
+workflow.initialize()
+workflow.parser.get_parsed_content("evaluator")
+print(*sorted(name for name in sys.modules if name.startswith("scripts.")))
+"""
+    child = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    loaded = set(child.stdout.splitlines()[-1].split())
+    assert "scripts.networks.gradirn" in loaded
+    parts = ("losses", "training", "monitoring", "studies", "prepare", "benchmark")
+    assert not loaded & {f"scripts.{part}" for part in parts}
