@@ -35,6 +35,10 @@ STEPS = {
     "network_def#num_blocks": [1, 0],
     "network_def#num_repeats": [2, 0],
     "network_def#num_channels": 4,
+    "network_def#similarity": "ssd",
+    "network_def#normalize_step": False,
+    "network_def#step_smoothing": 0,
+    "network_def#initial_step_size": 1.0,
 }
 
 
