@@ -202,6 +202,13 @@ def test_a_comparison_goes_on_where_it_was_left(small_task, tmp_path, capsys):
         assert changed == (r["method"] == "ours"), "other weights are measured again"
     assert {method["method"] for method in load_json(out / "summary.json")["methods"]} == set(found)
 
+    main([*small_task, "--methods", "unregistered", "--fresh", *network])
+    fourth = {(r["method"], r["pair"]): r for r in rows(out)}
+    assert set(fourth) == set(third)
+    for place, r in third.items():
+        same_time = fourth[place]["wall_s"] == r["wall_s"]
+        assert same_time == (place[0] != "unregistered"), "only the chosen methods are measured again"
+
 
 @pytest.mark.slow
 def test_the_peak_is_that_of_a_process_for_each_method(small_task, tmp_path, monkeypatch):

@@ -72,7 +72,7 @@ def _add_accuracy(parser: argparse.ArgumentParser) -> None:
         help="one more network, with overlays of evaluate.yaml and overrides; may be repeated",
     )
     parser.add_argument("--output_dir", type=Path, help="default: eval/accuracy/TASK")
-    parser.add_argument("--fresh", action="store_true", help="measure everything again")
+    parser.add_argument("--fresh", action="store_true", help="measure the chosen methods again")
     parser.add_argument("--memory_of", help=argparse.SUPPRESS)
 
 

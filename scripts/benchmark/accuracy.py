@@ -102,7 +102,7 @@ class Benchmark:
         methods = self._prepare_methods(wanted)
         self.digests = {method.name: method.digest for method in methods}
         if fresh:
-            self.path.unlink(missing_ok=True)
+            self._write({key: row for key, row in self._known_rows().items() if key[0] not in self.digests})
         self.rows = self._known_rows()
         warm: set[str] = set()
         for index, pair in enumerate(self.pairs):
@@ -178,8 +178,11 @@ class Benchmark:
     def _record(self, row: Row) -> None:
         """Add a row to those in the file, where another run may have put some of other methods meanwhile."""
         self.rows = self._known_rows() | self.rows | {(row["method"], row["pair"]): row}
-        columns = dict.fromkeys((*COLUMNS, *(column for other in self.rows.values() for column in other)))
-        replace_file(self.path, lambda path: write_csv(list(self.rows.values()), list(columns), path))
+        self._write(self.rows)
+
+    def _write(self, rows: Mapping[tuple[str, str], Row]) -> None:
+        columns = dict.fromkeys((*COLUMNS, *(column for row in rows.values() for column in row)))
+        replace_file(self.path, lambda path: write_csv(list(rows.values()), list(columns), path))
 
     def _complete_methods(self) -> dict[str, list[Row]]:
         """The rows of each method that has all pairs, in order of the pairs."""
