@@ -92,7 +92,7 @@ def exponent(cases: Sequence[Case], values: Sequence[float]) -> float:
     """p of value ~ grown^p, by least squares of the logarithms over the larger half of the series."""
     tail = slice(len(cases) // 2 - (len(cases) % 2 == 0), None)
     grown = np.log([case.grown for case in cases[tail]])
-    return float(np.polyfit(grown, np.log(values[tail]), 1)[0])
+    return float(np.polyfit(grown - grown.mean(), np.log(values[tail]), 1)[0])
 
 
 def largest_cube(cases: Sequence[Case], peaks: Sequence[float], gib: float) -> int:
