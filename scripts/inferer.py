@@ -68,7 +68,8 @@ class RegistrationInferer(Inferer):
         limit = available_memory(pairs.device) if self.memory_limit is None else self.memory_limit * GIB
         needed = estimate(size)
         if needed <= limit:
-            parts = [network(part) for part in pairs.split(int(min(len(pairs), limit // max(needed, 1))))]
+            at_once = len(pairs) if needed * len(pairs) <= limit else int(limit // needed)
+            parts = [network(part) for part in pairs.split(at_once)]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
         half = [(extent + 1) // 2 for extent in size]
         logger.warning(

@@ -8,9 +8,6 @@ interrupted run goes on, and a method that comes later costs only itself. The ta
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +22,7 @@ from ..metrics import flatten
 from ..output import prepare_folder, replace_file
 from ..report import Row
 from ..summary import write_csv
-from .machine import RETURN_FREED_MEMORY, cpu_seconds, forget_peak, held_memory, peak_memory
+from .machine import cpu_seconds, peak_growth, run_apart
 from .table import write_results
 from .tasks import TASKS, Method, UnavailableError, methods_of, parse_network, read_config
 
@@ -151,23 +148,8 @@ class Benchmark:
         return {**about, **times, **self.measures.measure(data, ddf)}
 
     def _peak(self, name: str) -> float:
-        command = [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "scripts.benchmark",
-            "accuracy",
-            self.name,
-            "--memory_of",
-            name,
-        ]
-        command += ["--data", str(self.data)]
-        for network in self.networks:
-            command += ["--network", network]
-        environment = os.environ | RETURN_FREED_MEMORY
-        child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-        return float(child.stdout.splitlines()[-1])
+        networks = [argument for network in self.networks for argument in ("--network", network)]
+        return float(run_apart("accuracy", self.name, "--memory_of", name, "--data", str(self.data), *networks))
 
     def _known_rows(self) -> dict[tuple[str, str], Row]:
         """What was measured before, by method and pair, less that of methods which have changed."""
@@ -196,10 +178,7 @@ def first_pair_peak(name: str, data: Path, networks: Sequence[str], method: str)
     measures = PairMeasures(name, data)
     prepared = methods_of(TASKS[name], data, dict(map(parse_network, networks)))[method]()
     image = measures.load(measures.pairs[0])["image"]
-    before = held_memory()
-    forget_peak()
-    prepared.register(image)
-    return peak_memory() - before
+    return peak_growth(lambda: prepared.register(image))
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,7 +11,7 @@ import torch
 from torch import nn
 
 from ..networks import GraDIRN
-from .machine import RETURN_FREED_MEMORY, describe_machine, forget_peak, held_memory, peak_memory, seconds
+from .machine import describe_machine, peak_growth, run_apart, wall_seconds
 from .reference import ReferenceGraDIRN
 
 __all__ = ["MEMORY_VARIANTS", "interleaved_medians", "print_memory", "print_speed", "training_peak"]
@@ -40,10 +37,10 @@ def interleaved_medians(calls: list[Callable[[], Any]], runs: int, device: str =
     found: list[list[float]] = [[] for _ in calls]
     for run in range(runs + 1):
         for call, times in zip(calls, found):
-            start = seconds(device)
+            start = wall_seconds(device)
             call()
             if run > 0:
-                times.append(seconds(device) - start)
+                times.append(wall_seconds(device) - start)
     return [statistics.median(times) for times in found]
 
 
@@ -53,12 +50,8 @@ def print_memory(size: int, threads: int, device: str) -> None:
     print("|---|---|---|")
     peaks: dict[str, float] = {}
     for variant in MEMORY_VARIANTS:
-        command = [sys.executable, "-m", "scripts.benchmark", "memory", "--variant", variant]
-        command += ["--size", str(size), "--threads", str(threads), "--device", device]
-        child = subprocess.run(
-            command, check=True, capture_output=True, text=True, env=os.environ | RETURN_FREED_MEMORY
-        )
-        peaks[variant] = float(child.stdout)
+        options = ("--size", str(size), "--threads", str(threads), "--device", device)
+        peaks[variant] = float(run_apart("memory", "--variant", variant, *options))
         print(f"| {variant} | {peaks[variant]:.0f} | {peaks[variant] / peaks['reference']:.2f} |", flush=True)
 
 
@@ -70,10 +63,7 @@ def training_peak(variant: str, size: int, device: str) -> float:
     network, reference = _networks(3, device, checkpoint_steps=variant.endswith("checkpoint"))
     chosen = reference if variant == "reference" else network
     training_step(chosen, torch.rand(1, 2, 16, 16, 16, device=device))
-    before = held_memory(device)
-    forget_peak(device)
-    training_step(chosen, torch.rand(1, 2, size, size, size, device=device))
-    return peak_memory(device) - before
+    return peak_growth(lambda: training_step(chosen, torch.rand(1, 2, size, size, size, device=device)), device)
 
 
 def training_step(network: nn.Module, image: torch.Tensor) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +13,7 @@ import torch
 from ..networks import GraDIRN
 from ..output import replace_file
 from .cost import training_step
-from .machine import RETURN_FREED_MEMORY, describe_machine, forget_peak, held_memory, peak_memory, seconds
+from .machine import describe_machine, peak_growth, run_apart, seconds
 
 __all__ = ["CASES", "Case", "exponent", "largest_cube", "measure", "write_growth"]
 
@@ -79,10 +76,8 @@ def measure(case: Case, device: str) -> dict[str, float]:
     network = network.to(device)
     _run(case, network, torch.rand(1, 2, *[16] * case.spatial_dims, device=device))  # loads the libraries
     image = torch.rand(case.batch, 2, *[case.size] * case.spatial_dims, device=device)
-    before = held_memory(device)
-    forget_peak(device)
-    times = [_run(case, network, image)]
-    peak = peak_memory(device) - before
+    times: list[float] = []
+    peak = peak_growth(lambda: times.append(_run(case, network, image)), device)
     if times[0] < SHORT:
         times += [_run(case, network, image) for _ in range(2)]
     return {"seconds": min(times), "peak_mib": peak}
@@ -126,10 +121,8 @@ def _run(case: Case, network: GraDIRN, image: torch.Tensor) -> float:
 
 
 def _measure_apart(case: Case, threads: int, device: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "scripts.benchmark", "growth", "--case", str(CASES.index(case))]
-    command += ["--threads", str(threads), "--device", device]
-    child = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | RETURN_FREED_MEMORY)
-    return json.loads(child.stdout)
+    options = ("--threads", str(threads), "--device", device)
+    return json.loads(run_apart("growth", "--case", str(CASES.index(case)), *options))
 
 
 def _by_series(results: dict[Case, dict[str, float]]) -> dict[str, list[Case]]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-__all__ = [
-    "RETURN_FREED_MEMORY",
-    "cpu_seconds",
-    "describe_machine",
-    "forget_peak",
-    "held_memory",
-    "peak_memory",
-    "seconds",
-]
+__all__ = ["cpu_seconds", "describe_machine", "peak_growth", "run_apart", "seconds", "wall_seconds"]
 
 # glibc: give freed blocks back at once, so that the peak is that of what is alive and repeats from run to run
 RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -29,30 +26,37 @@ def cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def seconds(device: str) -> float:
-    """A clock: of what this process has used of the CPU, or of the wall once the GPU has done all it was given."""
-    if device == "cpu":
-        return cpu_seconds()
-    torch.cuda.synchronize(device)
+def wall_seconds(device: str) -> float:
+    """The clock on the wall, on a GPU once it has done all it was given."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def held_memory(device: str = "cpu") -> float:
-    """MiB that this process holds now."""
-    return _resident("VmRSS") if device == "cpu" else torch.cuda.memory_allocated(device) / 2**20
+def seconds(device: str) -> float:
+    """What this process has used of the CPU, which a busy machine changes little, or :func:`wall_seconds` on a GPU."""
+    return cpu_seconds() if device == "cpu" else wall_seconds(device)
 
 
-def peak_memory(device: str = "cpu") -> float:
-    """MiB at its peak since the start, or since :func:`forget_peak` (Linux)."""
-    return _resident("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated(device) / 2**20
-
-
-def forget_peak(device: str = "cpu") -> None:
-    """Let the peak start from the memory that is held now (Linux)."""
-    if device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")
-    else:
+def peak_growth(call: Callable[[], Any], device: str = "cpu") -> float:
+    """MiB between the memory that this process holds and its peak while it makes a call (Linux)."""
+    if device != "cpu":
+        before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    held = _resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    call()
+    return _resident("VmHWM") - held
+
+
+def run_apart(*arguments: str) -> str:
+    """The last line that ``python -m scripts.benchmark`` prints in a process of its own, where the peak is its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "scripts.benchmark", *arguments]
+    environment = os.environ | RETURN_FREED_MEMORY
+    child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return child.stdout.splitlines()[-1]
 
 
 def describe_machine(device: str = "cpu") -> str:

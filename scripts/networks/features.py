@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from monai.networks.nets import UNet
 from torch import nn
+
+from .sampling import pad_to_multiple
 
 __all__ = ["Features"]
 
@@ -31,7 +32,6 @@ class Features(nn.Module):
 
     def __init__(self, spatial_dims: int, num_features: int, channels: Sequence[int]) -> None:
         super().__init__()
-        self.num_features = num_features
         strides = [2] * (len(channels) - 1)
         self.unet = UNet(spatial_dims, 1, num_features, channels, strides, num_res_units=0)
         self.factor = 2 ** (len(channels) - 1)
@@ -39,9 +39,5 @@ class Features(nn.Module):
         nn.init.constant_(cast("torch.Tensor", upsampling[-1].bias), INITIAL_LOGIT)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        size = image.shape[2:]
-        padding = [
-            side for extent in reversed(size) for side in (0, (self.factor - extent % self.factor) % self.factor)
-        ]
-        features = self.unet(F.pad(image, padding, mode="replicate")).sigmoid()
-        return features[(slice(None), slice(None), *[slice(extent) for extent in size])]
+        features = self.unet(pad_to_multiple(image, self.factor)).sigmoid()
+        return features[(..., *(slice(extent) for extent in image.shape[2:]))]

@@ -76,6 +76,7 @@ class Block(nn.Module):
         self.step_smoothing = step_smoothing
         self.ddf_smoothing = ddf_smoothing
         self.step_size = nn.Parameter(torch.tensor(initial_step_size / STEP_SIZE_SCALE))
+        self.bytes_per_voxel = bytes_per_voxel(spatial_dims, 1 + num_features, num_channels)
         images = 2 * (1 + num_features)
         in_channels = spatial_dims + {"none": 0, "step": images + spatial_dims}.get(regularizer_input, images)
         self.regularizer = Regularizer(spatial_dims, in_channels, num_channels, num_layers) if num_channels else None
@@ -250,9 +251,7 @@ class GraDIRN(nn.Module):
         levels = cast("list[list[Block]]", self.levels)
         level, block = [(n, blocks[0]) for n, blocks in enumerate(levels) if blocks and self.num_repeats[n]][-1]
         voxels = math.prod(size) / 2 ** (self.spatial_dims * (len(self.levels) - 1 - level))
-        width = 0 if block.regularizer is None else block.regularizer.num_channels
-        images = 1 + (self.features.num_features if self.features else 0)
-        return int(voxels * bytes_per_voxel(self.spatial_dims, images if self.use_features[level] else 1, width))
+        return int(voxels * block.bytes_per_voxel)
 
     def step_sizes(self) -> dict[str, float]:
         """tau of each block, by ``level_<l>_block_<b>``, as used."""

@@ -41,7 +41,6 @@ class Regularizer(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, a=NEGATIVE_SLOPE, nonlinearity="leaky_relu")
             nn.init.zeros_(layer.bias)
         self.convs = nn.ModuleList(layers)
-        self.num_channels = num_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         # channels last is what convolutions on a CPU and on tensor cores like best

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from .tracing import new_tensor
 
-__all__ = ["corners_and_weights", "resize", "upsample", "warp", "warp_with_gradient"]
+__all__ = ["corners_and_weights", "pad_to_multiple", "resize", "upsample", "warp", "warp_with_gradient"]
 
 Derivatives = dict[tuple[int, ...], torch.Tensor]
 
@@ -77,6 +77,13 @@ def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 def upsample(ddf: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """Carry a ddf in voxels to the grid of twice the size: the values double with it."""
     return 2 * resize(ddf, size)
+
+
+def pad_to_multiple(image: torch.Tensor, factor: int) -> torch.Tensor:
+    """Repeat the last voxels of (B, C, *spatial) until each size is a multiple of ``factor``."""
+    # not -extent % factor: ONNX takes the remainder of a negative number otherwise
+    missing = [(factor - extent % factor) % factor for extent in image.shape[2:]]
+    return F.pad(image, [side for amount in reversed(missing) for side in (0, amount)], mode="replicate")
 
 
 class _Warp(torch.autograd.Function):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from monai.networks.nets import VoxelMorph as MonaiVoxelMorph
 from monai.utils import convert_to_tensor
 from torch import nn
 
 from ..errors import InputError
+from .sampling import pad_to_multiple
 
 __all__ = ["VoxelMorph"]
 
@@ -52,8 +52,6 @@ class VoxelMorph(nn.Module):
                 f"1 fixed; got {tuple(image.shape)}."
             )
         image = convert_to_tensor(image, track_meta=False)
-        size = image.shape[2:]
-        padding = [amount for extent in reversed(size) for amount in (0, -extent % DIVISOR)]
-        moving, fixed = F.pad(image, padding, mode="replicate").split(1, dim=1)
+        moving, fixed = pad_to_multiple(image, DIVISOR).split(1, dim=1)
         _, ddf = self.net(moving, fixed)
-        return ddf[(..., *(slice(extent) for extent in size))].float()
+        return ddf[(..., *(slice(extent) for extent in image.shape[2:]))].float()
