@@ -1,11 +1,16 @@
 # make demo: from a fresh machine to registered samples; make test: the whole test suite;
-# make benchmark-gpu: speed and memory on a GPU.
+# make benchmark-gpu: speed and memory on a GPU; make label-server: MONAI Label on the samples; make test-label: its test.
 PYTHON ?= python3
 BIN := .venv/bin
 BUNDLE := $(BIN)/python -W ignore::UserWarning -m monai.bundle run --overwrite true
 SAMPLES := tests/data
 
-.PHONY: demo test lint benchmark-gpu clean
+LABEL := .venv-label/bin
+STUDIES ?= eval/label/studies
+ATLASES ?= eval/label/atlases/brain,eval/label/atlases/hippocampus,eval/label/atlases/cardiac
+PORT ?= 8000
+
+.PHONY: demo test lint benchmark-gpu label-server test-label clean
 
 demo: .venv/installed
 	$(BUNDLE) --config_file configs/inference.yaml \
@@ -29,6 +34,14 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+label-server: .venv-label/installed
+	$(LABEL)/python -m scripts.label_app.samples eval/label
+	$(LABEL)/python -m monailabel.main start_server --app scripts/label_app --studies "$(STUDIES)" \
+		--host 127.0.0.1 --port $(PORT) --conf atlases "$(ATLASES)" --conf zoo_source local --conf sam2 false
+
+test-label: .venv-label/installed
+	$(LABEL)/python -m pytest tests/label_app
+
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		(echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11" && false)
@@ -42,5 +55,10 @@ lint: .venv/installed-test
 	$(BIN)/pip install --quiet --requirement requirements-test.txt --constraint constraints.txt
 	touch $@
 
+.venv-label/installed: requirements-label.txt
+	$(PYTHON) -m venv .venv-label
+	$(LABEL)/pip install --quiet --requirement requirements-label.txt
+	touch $@
+
 clean:
-	rm -rf .venv eval dist
+	rm -rf .venv .venv-label eval dist

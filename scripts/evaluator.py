@@ -18,6 +18,7 @@ from monai.transforms import Transform
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import InputError, find_input_error
+from .inferer import predict
 from .metrics import flatten
 from .output import RegistrationWriter
 from .processes import rank_and_count
@@ -150,14 +151,10 @@ class PairEvaluator(SupervisedEvaluator):
         return self.rows[index]
 
     def _predict(self, image: torch.Tensor) -> torch.Tensor:
-        device = self.state.device
         # the processes of a training call it a different number of times, which its wrapper would wait for
         network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
         with self.mode(network):
-            ddf = self.inferer(image[None].to(device), network)[0].cpu()
-        if not torch.isfinite(ddf).all():
-            raise InputError("the network gave a displacement that is not finite: expected weights that fit its data.")
-        return ddf
+            return predict(image, network, self.inferer, self.state.device)
 
 
 class MeanOverPairs(VariableAccumulation):

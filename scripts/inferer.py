@@ -11,10 +11,11 @@ import torch
 from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 
+from .errors import InputError
 from .networks.memory import available_memory
 from .networks.sampling import resize, upsample
 
-__all__ = ["RegistrationInferer"]
+__all__ = ["RegistrationInferer", "predict"]
 
 logger = logging.getLogger(__name__)
 GIB = 2**30
@@ -80,3 +81,21 @@ class RegistrationInferer(Inferer):
             tuple(half),
         )
         return upsample(self._register(resize(pairs, half), network, estimate), size)
+
+
+def predict(image: torch.Tensor, network: Callable[..., torch.Tensor], inferer: Inferer, device: Any) -> torch.Tensor:
+    """The ddf of one pair, as the preprocessing makes it, on the CPU.
+
+    Args:
+        image: shape (2, *spatial).
+        network: in evaluation mode, on the device.
+        inferer: as a rule a :class:`RegistrationInferer`.
+        device: where to compute.
+
+    Raises:
+        InputError: when the displacement is not finite.
+    """
+    ddf = inferer(image[None].to(device), network)[0].cpu()
+    if not torch.isfinite(ddf).all():
+        raise InputError("the network gave a displacement that is not finite: expected weights that fit its data.")
+    return ddf

@@ -17,7 +17,14 @@ from .filters import window_mean, window_mean_transposed
 from .sampling import warp_with_gradient
 from .tracing import new_tensor
 
-__all__ = ["SIMILARITIES", "Similarity", "get_similarity", "normalized_step", "similarity_gradient"]
+__all__ = [
+    "SIMILARITIES",
+    "Similarity",
+    "get_similarity",
+    "local_correlation",
+    "normalized_step",
+    "similarity_gradient",
+]
 
 EPSILON = 1e-5
 # of images in [0, 1]: a variance, and a squared difference, that count as noise
@@ -134,8 +141,13 @@ def lncc(fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> tor
 
     At the border the window holds only the voxels inside the image.
     """
+    return -local_correlation(fixed, warped, window_size).flatten(1).sum(1)
+
+
+def local_correlation(fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> torch.Tensor:
+    """Squared normalised cross-correlation in a box window around each voxel, in [0, 1], (B, 1, *spatial)."""
     covariance, var_fixed, var_warped, _, _ = _local_moments(fixed, warped, window_size)
-    return -(covariance.square() / (var_fixed * var_warped + EPSILON)).flatten(1).sum(1)
+    return covariance.square() / (var_fixed * var_warped + EPSILON)
 
 
 def lncc_derivative(fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> torch.Tensor:

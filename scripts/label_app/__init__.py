@@ -1,0 +1,1 @@
+"""The MONAI Label application: labels carried from atlases and between frames."""

@@ -1,0 +1,144 @@
+"""Atlases: images with labels that are carried to the image being annotated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import nibabel as nib
+import torch
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from ..data import find_subjects, read_nifti
+from ..errors import InputError
+from .frames import partner_of
+from .options import pair_of, read_options, study
+from .propagation import Propagation, Propagator, fuse, task_of, write_like
+
+__all__ = ["AtlasPropagation", "AtlasSet", "atlas_pairs", "read_atlases"]
+
+
+@dataclass(frozen=True)
+class AtlasSet:
+    """Atlases of one anatomy.
+
+    Attributes:
+        name: of their folder.
+        task: whose network registers them.
+        files: image and label map of each atlas, by its name.
+        label_names: of the ids in the label maps.
+    """
+
+    name: str
+    task: str
+    files: Mapping[str, tuple[Path, Path]]
+    label_names: Mapping[int, str]
+
+
+def read_atlases(folder: Path) -> AtlasSet:
+    """The labelled subjects of a data set in a known layout, each an atlas; of two frames the fixed one.
+
+    Raises:
+        InputError: when the folder is no data set, or none of its subjects has a label.
+    """
+    cohort = find_subjects(folder)
+    key = cohort.layout.fixed
+    files = {
+        subject.name: (Path(subject.images[key]).resolve(), Path(subject.labels[key]).resolve())
+        for subject in cohort.subjects
+        if key in subject.labels
+    }
+    if not files:
+        raise InputError(f"atlases: no subject in {folder} has a label map: expected {cohort.layout.expected}.")
+    ids = {int(value) for _, label in files.values() for value in read_nifti(label, "atlas", label=True).unique()}
+    names = {value: cohort.layout.label_names.get(value, f"label {value}") for value in sorted(ids - {0})}
+    return AtlasSet(folder.resolve().name, task_of(cohort.layout), files, names)
+
+
+class AtlasPropagation(InferTask):
+    """Registers atlases to an image and fuses their labels.
+
+    Options of a request: ``atlas``, one name or several with commas between them, by default all; ``affine``, an
+    affine registration before the network; ``fusion``, ``weighted`` by the squared local correlation of image and
+    atlas, or ``majority``; ``output_image``, the ``label`` map or its ``confidence``, the share of the winning votes in
+    each voxel.
+
+    Args:
+        atlases: what may be carried.
+        weights: gives the weights to use, or None for the shipped ones, at the time of a request.
+    """
+
+    def __init__(self, atlases: AtlasSet, weights: Callable[[], Path | None]) -> None:
+        names = ", ".join(atlases.files)
+        super().__init__(
+            type=InferType.SEGMENTATION,
+            labels={name: value for value, name in atlases.label_names.items()},
+            dimension=3,
+            description=f"Labels of the {atlases.name} atlases ({names}), carried to the image by registration",
+            config={
+                "atlas": "",
+                "affine": False,
+                "fusion": ["weighted", "majority"],
+                "output_image": ["label", "confidence"],
+            },
+        )
+        self.atlases = atlases
+        self.weights = weights
+
+    def is_valid(self) -> bool:
+        return True
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Carry the labels to ``request["image"]``, a path.
+
+        Returns:
+            a NIfTI file on the image's grid, for the caller to remove, and what is known of the result.
+
+        Raises:
+            InputError: when an option, an atlas or the image is not usable.
+        """
+        options = read_options(self.config(), request)
+        image = Path(request["image"])
+        found = self.propagate(image, options["atlas"], options["affine"])
+        votes = [p.weight if options["fusion"] == "weighted" else torch.ones_like(p.weight) for p in found.values()]
+        label, confidence = fuse([p.label for p in found.values()], votes)
+        values = confidence if options["output_image"] == "confidence" else label
+        parameters = {
+            "label_names": {name: value for value, name in self.atlases.label_names.items()},
+            "atlases": {name: {"similarity": round(p.similarity, 4)} for name, p in found.items()},
+            "confidence": {
+                name: round(confidence[label == value].mean().item(), 4)
+                for value, name in self.atlases.label_names.items()
+                if (label == value).any()
+            },
+        }
+        return write_like(values.numpy(), cast(nib.Nifti1Image, nib.load(image))), parameters
+
+    def propagate(self, image: Path, names: str = "", affine: bool = False) -> dict[str, Propagation]:
+        """Carry each of the named atlases, or all, to an image."""
+        chosen = [name.strip() for name in names.split(",") if name.strip()] or list(self.atlases.files)
+        for name in chosen:
+            if name not in self.atlases.files:
+                raise InputError(f"atlas: there is no '{name}': expected {', '.join(self.atlases.files)}.")
+        propagator = Propagator(self.atlases.task, self.weights(), affine)
+        return {name: propagator(image, *self.atlases.files[name]) for name in chosen}
+
+    def similarity(self, image: Path) -> float:
+        """How alike an image and the first atlas are after registration."""
+        moving, _ = next(iter(self.atlases.files.values()))
+        return Propagator(self.atlases.task, self.weights()).similarity(image, moving)
+
+
+def atlas_pairs(atlases: AtlasSet, datastore: Datastore, images: Sequence[str]) -> list[dict[str, str]]:
+    """Each of these images fixed, with every atlas and every other one of them; frames of hearts make none."""
+    volumes = [image for image in images if not partner_of(image, datastore.list_images())]
+    studies = {image: study(datastore, image) for image in volumes}
+    return [
+        pair_of(f"{moving}_to_{fixed}", files, others)
+        for fixed, files in studies.items()
+        for moving, others in {**atlases.files, **studies}.items()
+        if moving != fixed
+    ]

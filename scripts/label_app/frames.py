@@ -1,0 +1,180 @@
+"""Frames of one heart: a label of one frame is carried to another, or to every frame of a cine."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import nibabel as nib
+import numpy as np
+from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
+
+from ..data.nifti import read_nifti
+from ..errors import InputError
+from .options import check_image, label_of, pair_of, read_options, study
+from .propagation import Propagator, ejection_fraction, volumes_ml, write_like
+
+__all__ = ["FramePropagation", "frame_pairs", "partner_of"]
+
+NOT_A_CAVITY = "myo"  # start of the name of a label that has no ejection fraction
+
+
+class FramePropagation(InferTask):
+    """Carries the label of one frame to the image of a request: to another frame, or to every frame of a cine.
+
+    The label comes with the request, or from the datastore. It belongs to ``source``, an id of the datastore, by
+    default the image's other frame (``patient001_ED`` of ``patient001_ES``); of a cine, (X, Y, Z, T), to its frame
+    number ``frame``.
+
+    Args:
+        datastore: where the images and labels are.
+        label_names: of the ids in the label maps.
+        weights: gives the weights to use, or None for the shipped ones, at the time of a request.
+    """
+
+    def __init__(
+        self, datastore: Datastore, label_names: Mapping[int, str], weights: Callable[[], Path | None]
+    ) -> None:
+        super().__init__(
+            type=InferType.SEGMENTATION,
+            labels={name: value for value, name in label_names.items()},
+            dimension=3,
+            description="The label of one frame of a heart, carried to another frame or to every frame of a cine",
+            config={"source": "", "frame": 0},
+        )
+        self.datastore = datastore
+        self.label_names = label_names
+        self.weights = weights
+
+    def is_valid(self) -> bool:
+        return True
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Carry the label to ``request["image"]``, a path; ``request["image_id"]`` is its id, where it has one.
+
+        Returns:
+            a NIfTI file on the image's grid, for the caller to remove, and the volumes.
+
+        Raises:
+            InputError: when an option, the image or the label is not usable.
+        """
+        options = read_options(self.config(), request)
+        image = load(Path(request["image"]))
+        with tempfile.TemporaryDirectory() as folder:
+            if len(image.shape) == 4:
+                return self._carry_to_cine(image, options["frame"], request, Path(folder))
+            return self._carry_to_frame(image, options["source"], request)
+
+    def similarity(self, image_id: str) -> float | None:
+        """How alike an image and its other frame are after registration, or the first and the middle frame of a cine;
+        None where it has no other."""
+        path = Path(self.datastore.get_image_uri(image_id))
+        image = load(path)
+        register = Propagator("cardiac", self.weights())
+        if len(image.shape) == 4:
+            with tempfile.TemporaryDirectory() as folder:
+                frames = split(image, Path(folder))
+                return register.similarity(frames[0], frames[len(frames) // 2])
+        partner = partner_of(image_id, self.datastore.list_images())
+        return register.similarity(path, Path(self.datastore.get_image_uri(partner))) if partner else None
+
+    def _carry_to_frame(
+        self, image: nib.Nifti1Image, source: str, request: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        name = request["image_id"]
+        source = source or partner_of(name, self.datastore.list_images())
+        if not source:
+            raise InputError(f"source: '{name}' has no other frame, ED or ES: expected the id of the label's image.")
+        check_image(self.datastore, source)
+        label = label_of(self.datastore, source, request)
+        moving = Path(self.datastore.get_image_uri(source))
+        found = Propagator("cardiac", self.weights())(Path(request["image"]), moving, label)
+        labels = [np.asanyarray(load(label).dataobj), found.label.numpy()]
+        sizes = [voxel_mm3(load(label)), voxel_mm3(image)]
+        parameters = {**self._volumes(labels, sizes, [source, name]), "similarity": [1.0, round(found.similarity, 4)]}
+        return write_like(labels[1], image), parameters
+
+    def _carry_to_cine(
+        self, cine: nib.Nifti1Image, frame: int, request: Mapping[str, Any], folder: Path
+    ) -> tuple[str, dict[str, Any]]:
+        count = cine.shape[3]
+        if not 0 <= frame < count:
+            raise InputError(f"frame is {frame}: expected 0 to {count - 1}, a frame of the image.")
+        frames = split(cine, folder)
+        label = folder / "label.nii.gz"
+        nib.save(self._label_of_frame(label_of(self.datastore, request["image_id"], request), frame, count), label)
+        register = Propagator("cardiac", self.weights())
+        labels, similarities = [], []
+        for index, path in enumerate(frames):
+            if index == frame:
+                labels.append(read_nifti(label, "label", 2, label=True)[0].numpy().astype(int))
+                similarities.append(1.0)
+                continue
+            found = register(path, frames[frame], label)
+            labels.append(found.label.numpy())
+            similarities.append(round(found.similarity, 4))
+        volumes = self._volumes(labels, [voxel_mm3(cine)] * count, list(range(count)))
+        return write_like(np.stack(labels, -1), cine), {**volumes, "similarity": similarities}
+
+    @staticmethod
+    def _label_of_frame(path: Path, frame: int, count: int) -> nib.Nifti1Image:
+        """A label map of the one frame, or that frame of one for all frames."""
+        label = load(path)
+        if len(label.shape) == 4 and label.shape[3] == count:
+            return nib.four_to_three(label)[frame]
+        return label
+
+    def _volumes(self, labels: Sequence[np.ndarray], sizes: Sequence[float], frames: Sequence[Any]) -> dict[str, Any]:
+        found = [volumes_ml(label, size, self.label_names) for label, size in zip(labels, sizes)]
+        volumes = {name: [each[name] for each in found] for name in self.label_names.values()}
+        cavities = {name: values for name, values in volumes.items() if not name.lower().startswith(NOT_A_CAVITY)}
+        return {
+            "label_names": {name: value for value, name in self.label_names.items()},
+            "frames": list(frames),
+            "volumes_ml": volumes,
+            "ejection_fraction_percent": {name: ejection_fraction(values) for name, values in cavities.items()},
+        }
+
+
+def partner_of(image: str, images: Sequence[str]) -> str:
+    """The id of the other frame of a heart: ED in place of ES, or the other way round; "" where there is none."""
+    swapped = re.sub(r"(?<![A-Za-z])(ED|ES)(?![A-Za-z])", lambda found: "ES" if found[0] == "ED" else "ED", image)
+    return swapped if swapped != image and swapped in images else ""
+
+
+def frame_pairs(datastore: Datastore, images: Sequence[str]) -> list[dict[str, str]]:
+    """The two frames of each heart among these images, ED fixed, with those labels that there are; cines make none."""
+    hearts = {tuple(sorted((image, partner_of(image, datastore.list_images())))) for image in images}
+    return [
+        pair_of(f"{moving}_to_{fixed}", study(datastore, fixed), study(datastore, moving))
+        for fixed, moving in sorted(hearts)
+        if fixed
+    ]
+
+
+def split(cine: nib.Nifti1Image, folder: Path) -> list[Path]:
+    """Write each frame of a cine to a file of its own."""
+    frames = [folder / f"frame_{index:03d}.nii.gz" for index in range(cine.shape[3])]
+    for path, image in zip(frames, nib.four_to_three(cine)):
+        nib.save(image, path)
+    return frames
+
+
+def load(path: Path) -> nib.Nifti1Image:
+    """Open a NIfTI file.
+
+    Raises:
+        InputError: when it is none.
+    """
+    try:
+        return cast(nib.Nifti1Image, nib.load(path))
+    except Exception as error:  # nibabel, gzip and zlib each have their own errors for a damaged file
+        raise InputError(f"{path.name} cannot be read as NIfTI (.nii or .nii.gz), is it whole?") from error
+
+
+def voxel_mm3(image: nib.Nifti1Image) -> float:
+    return float(abs(np.linalg.det(image.affine[:3, :3])))
