@@ -33,6 +33,7 @@ __all__ = [
     "write_like",
 ]
 
+LEAST_WEIGHT = 1e-3  # where the images say nothing, the majority decides
 # the overlays of each task
 TASKS: dict[str, tuple[str, ...]] = {"cardiac": (), "hippocampus": ("hippocampus",), "brain": ("brain",)}
 
@@ -66,7 +67,7 @@ class Propagation:
         warped: the moving image, of the same shape, 0 outside of it.
         label: the moving label, of the same shape, whole numbers; 0 outside of it.
         similarity: normalised cross-correlation of both images, -1 to 1, where the fixed one is above its minimum.
-        weight: squared local correlation of both images, 0 to 1, of the same shape.
+        weight: squared local correlation of both images, ``LEAST_WEIGHT`` to 1, of the same shape.
     """
 
     fixed: torch.Tensor
@@ -116,7 +117,7 @@ class Propagator:
             warped,
             data["warped_label"][0].to(torch.int32),
             self._similarity(data),
-            self._local_correlation(*scaled),
+            self._local_correlation(*scaled).clamp(min=LEAST_WEIGHT),
         )
 
     @torch.inference_mode()
