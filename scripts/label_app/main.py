@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from fastapi import Request
 from fastapi.responses import JSONResponse
 from monailabel.interfaces.app import MONAILabelApp
@@ -99,6 +100,10 @@ class GraDIRNApp(MONAILabelApp):
         if request.get("model") in self._infers:
             check_image(self.datastore(), request.get("image"))
         return _without_wrapping(super().infer, {**request, "image_id": request.get("image")}, datastore)
+
+    def batch_infer(self, request: Mapping[str, Any], datastore: Any = None) -> Any:
+        # MONAI Label deals the images out to GPUs, and divides by their number
+        return super().batch_infer({"multi_gpu": torch.cuda.is_available(), **request}, datastore)
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return _without_wrapping(super().next_sample, request)

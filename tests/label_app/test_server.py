@@ -266,6 +266,18 @@ def test_a_label_is_saved_where_monai_label_expects_it(server):
     assert dice(label, ground_truth("SC-HYP-09", "ED")) > 0.85
 
 
+def test_a_batch_of_images_gets_original_labels(server):
+    images = ["SC-N-10_ES", "SC-HF-NI-15_ES"]
+    answer = server.post("/batch/infer/frame_propagation?images=unlabeled", json={"images": images})
+    assert answer.status_code == 200, answer.text
+    task = wait_for(server, "/batch/infer/")
+    assert task["status"] == "DONE", task
+    for image in images:
+        label = server.studies / "labels" / "original" / f"{image}.nii.gz"
+        assert dice(nib.load(label), ground_truth(image[:-3], "ES")) > 0.85
+        assert requests.delete(f"{server.url}/datastore/label?id={image}&tag=original", timeout=60).status_code == 200
+
+
 def test_the_next_image_is_the_one_that_registration_explains_worst(server):
     answer = server.post("/activelearning/worst_explained", json={"max_images": 10})
     assert answer.status_code == 200, answer.text
@@ -285,7 +297,7 @@ def test_training_gives_the_next_inference_new_weights(server):
     shipped = (ROOT / "models" / "model.pt").read_bytes()
     params = {"max_epochs": 2, "samples_per_epoch": 8, "images": "SC-N-10_ED,SC-HYP-09_ED"}
     assert server.post("/train/frame_propagation", json=params).status_code == 200
-    task = wait_for_training(server)
+    task = wait_for(server, "/train/")
     assert task["status"] == "DONE", task
     lines = "\n".join(task["details"])
     assert "epoch 2 of 2" in lines
@@ -298,20 +310,21 @@ def test_training_gives_the_next_inference_new_weights(server):
     assert stats["validation"]["ncc"] > 0.9
 
 
-def wait_for_training(server, seconds=300):
+def wait_for(server, path, seconds=300):
+    """The state of a task in the background, at its end."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        task = requests.get(f"{server.url}/train/", timeout=60).json()
+        task = requests.get(server.url + path, timeout=60).json()
         if task["status"] not in ("SUBMITTED", "RUNNING"):
             return task
         time.sleep(2)
-    pytest.fail(f"the training did not end: {task}")
+    pytest.fail(f"{path} did not end: {task}")
 
 
 def test_a_training_that_cannot_be_says_why(server):
     params = {"images": "SC-N-10_ED", "use_labels": True}
     assert server.post("/train/frame_propagation", json=params).status_code == 200
-    task = wait_for_training(server)
+    task = wait_for(server, "/train/")
     assert task["status"] == "ERROR"
     assert "make no pair with labels of both images" in task["details"][-1]
 
