@@ -8,7 +8,6 @@ this file; ``frame_labels``, the layout whose label names the hearts have
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import MONAILabelException
 
@@ -29,7 +29,7 @@ from scripts.errors import InputError, find_input_error
 from scripts.label_app.atlases import AtlasPropagation, atlas_pairs, read_atlases
 from scripts.label_app.fine_tuning import FineTuning
 from scripts.label_app.frames import FramePropagation, frame_pairs
-from scripts.label_app.options import check_image
+from scripts.label_app.options import Studies, check_image, is_upload
 from scripts.label_app.selection import WorstExplained
 from scripts.output import versions
 
@@ -66,6 +66,12 @@ class GraDIRNApp(MONAILabelApp):
             version=versions()["gradirn"],
         )
 
+    def init_datastore(self) -> Any:
+        if self.studies.startswith(("http://", "https://")):
+            return super().init_datastore()
+        extensions, reload = settings.MONAI_LABEL_DATASTORE_FILE_EXT, settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD
+        return Studies(self.studies, extensions=extensions, auto_reload=reload)
+
     def init_infers(self) -> dict[str, Any]:
         """``frame_propagation``; ``atlas_propagation`` of the first folder, and ``atlas_propagation_<folder>``."""
         self.frames = FramePropagation(self.datastore(), self.frame_labels, partial(self._weights, "cardiac"))
@@ -96,10 +102,10 @@ class GraDIRNApp(MONAILabelApp):
         Raises:
             InputError: when the request is not usable.
         """
-        request = copy.copy(dict(request))
-        if request.get("model") in self._infers:
-            check_image(self.datastore(), request.get("image"))
-        return _without_wrapping(super().infer, {**request, "image_id": request.get("image")}, datastore)
+        image = str(request.get("image", ""))
+        if not is_upload(image):
+            check_image(self.datastore(), image)
+        return _without_wrapping(super().infer, {**request, "image": image, "image_id": image}, datastore)
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Any = None) -> Any:
         # MONAI Label deals the images out to GPUs, and divides by their number

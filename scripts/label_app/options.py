@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from monailabel.config import settings
+from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from ..command_line import flag
 from ..errors import InputError
 
-__all__ = ["check_image", "label_of", "pair_of", "read_options", "stored_label", "study"]
+__all__ = ["Studies", "check_image", "is_upload", "label_of", "pair_of", "read_options", "stored_label", "study"]
 
 
 def read_options(config: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,9 +45,36 @@ def _read(name: str, default: Any, value: Any) -> Any:
         raise InputError(f"{name} is '{value}': expected a value like {default}.") from error
 
 
+class Studies(LocalDatastore):
+    """A folder of images, in which a request names no file outside of it."""
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """As MONAI Label does.
+
+        Raises:
+            InputError: when the id is a path.
+        """
+        _check_name("image", image_id)
+        return super().add_image(image_id, image_filename, image_info)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any]) -> str:
+        """As MONAI Label does.
+
+        Raises:
+            InputError: when the tag is a path.
+        """
+        _check_name("tag", label_tag)
+        return super().save_label(image_id, label_filename, label_tag, label_info)
+
+
+def _check_name(role: str, name: str) -> None:
+    if Path(name).name != name:
+        raise InputError(f"{role} is '{name}': expected a name, not a path.")
+
+
 def check_image(datastore: Datastore, image: object) -> None:
-    """Raise an :class:`InputError` unless a request names an image of the datastore, or came with one."""
-    if not isinstance(image, str) or not (image in datastore.list_images() or _is_upload(image)):
+    """Raise an :class:`InputError` unless an image is in the datastore."""
+    if image not in datastore.list_images():
         known = ", ".join(sorted(datastore.list_images())[:5])
         raise InputError(f"image: there is no '{image}' in the datastore: expected an id like {known or 'none yet'}.")
 
@@ -59,7 +87,7 @@ def label_of(datastore: Datastore, image: str, request: Mapping[str, Any]) -> Pa
     """
     uploaded = request.get("label")
     if uploaded:
-        if not _is_upload(str(uploaded)):
+        if not is_upload(str(uploaded)):
             raise InputError("label: expected a file that is uploaded with the request, not a name.")
         return Path(uploaded)
     stored = stored_label(datastore, image)
@@ -85,7 +113,7 @@ def pair_of(name: str, fixed: tuple[Path, Path | None], moving: tuple[Path, Path
     return {"name": name, **{key: str(path) for key, path in files.items() if path is not None}}
 
 
-def _is_upload(name: str) -> bool:
+def is_upload(name: str) -> bool:
     """Whether the server wrote this file for a request: under a name that nobody can guess, in folders for that."""
     file = Path(name).resolve()
     sessions = Path(settings.MONAI_LABEL_SESSION_PATH or Path.home() / ".cache" / "monailabel" / "sessions").resolve()

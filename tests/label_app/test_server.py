@@ -306,6 +306,7 @@ def test_training_gives_the_next_inference_new_weights(server):
     assert dice(after, ground_truth("SC-N-10", "ES")) > 0.85
     assert (ROOT / "models" / "model.pt").read_bytes() == shipped
     stats = requests.get(f"{server.url}/info/", timeout=60).json()["train_stats"]["frame_propagation"]
+    assert sorted(path.name for path in (server.studies.parent / "model").iterdir()) == ["cardiac.json", "cardiac.pt"]
     assert stats["pairs"] == 2
     assert stats["validation"]["ncc"] > 0.9
 
@@ -368,6 +369,10 @@ def test_a_request_cannot_name_a_path_of_the_server(server):
     label = str(SAMPLES / "sunnybrook" / "SC-N-10" / "SC-N-10_ED_gt.nii.gz")
     assert "uploaded with the request" in server.error("/infer/frame_propagation?image=SC-N-10_ES", **form(label=label))
     assert "in the datastore" in server.error("/infer/frame_propagation?image=SC-N-10_ES", **form(source=secret))
+    outside = {"files": {"file": ("x.nii.gz", b"1")}, "method": "put"}
+    assert "expected a name, not a path" in server.error("/datastore/image?image=../x", **outside)
+    label = {"files": {"label": ("x.nii.gz", b"1")}, "method": "put"}
+    assert "expected a name, not a path" in server.error("/datastore/label?image=SC-N-10_ES&tag=../../x", **label)
 
 
 def test_the_studies_are_left_as_monai_label_expects(server):
@@ -377,5 +382,3 @@ def test_the_studies_are_left_as_monai_label_expects(server):
     labels = {f"labels/final/SC-{name}_ED.nii.gz" for name in ("N-10", "HYP-09", "HF-NI-15")}
     saved_above = {"labels/final/SC-HYP-09_ES.nii.gz"}
     assert left - {".lock"} - saved_above == expected | labels
-    models = sorted(path.name for path in (server.studies.parent / "model").iterdir())
-    assert models == ["cardiac.json", "cardiac.pt"]
