@@ -29,7 +29,15 @@ __all__ = ["build", "contents", "main"]
 
 NAME = "gradirn"
 SAMPLES = ("brain_synthetic", "hippocampus", "sunnybrook", "README.md")
-CONTENTS = ("LICENSE", "README.md", "constraints.txt", "requirements.txt", "requirements-benchmark.txt", "configs", "docs")
+CONTENTS = (
+    "LICENSE",
+    "README.md",
+    "constraints.txt",
+    "requirements.txt",
+    "requirements-benchmark.txt",
+    "configs",
+    "docs",
+)
 CONTENTS += ("models", "scripts", *(f"tests/data/{name}" for name in SAMPLES))
 MADE_HERE = {".onnx", ".pyc", ".ts"}  # never part of a release
 MANUAL = "docs/manual.md"  # the repository's README.md, whose place the model card takes
