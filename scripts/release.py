@@ -28,17 +28,9 @@ from .output import prepare_folder, replace_file
 __all__ = ["build", "contents", "main"]
 
 NAME = "gradirn"
-SAMPLES = ("brain_synthetic", "hippocampus", "sunnybrook", "README.md")
-CONTENTS = (
-    "LICENSE",
-    "README.md",
-    "constraints.txt",
-    "requirements.txt",
-    "requirements-benchmark.txt",
-    "configs",
-    "docs",
-)
-CONTENTS += ("models", "scripts", *(f"tests/data/{name}" for name in SAMPLES))
+FILES = ("LICENSE", "README.md", "constraints.txt", "requirements*.txt", "large_files.*")
+SAMPLES = ("tests/data/README.md", "tests/data/brain_synthetic", "tests/data/hippocampus", "tests/data/sunnybrook")
+CONTENTS = (*FILES, "configs", "docs", "models", "scripts", *SAMPLES)
 MADE_HERE = {".onnx", ".pyc", ".ts"}  # never part of a release
 MANUAL = "docs/manual.md"  # the repository's README.md, whose place the model card takes
 TAGS = ["monai", "medical", "image-registration", "deformable-registration", "mri"]
@@ -59,8 +51,10 @@ def build(root: Path, output_dir: Path) -> Path:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file of a release by its path in the bundle, in order: those of ``root``; beside each YAML configuration its
-    twin in JSON, since ``monai.bundle.load`` reads no other; and as ``README.md`` the model card for the Hub.
+    """Every file of a release by its path in the bundle, in order.
+
+    They are those of ``root``; beside each YAML configuration its twin in JSON, since ``monai.bundle.load`` reads no
+    other; and as ``README.md`` the model card with the header of the Hugging Face Hub.
     """
     _fetch_large_files(root)
     files = {name: (root / name).read_bytes() for name in _names(root)}
@@ -69,7 +63,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def _names(root: Path) -> list[str]:
-    tops = [*(root / name for name in CONTENTS), *root.glob("large_files.*")]
+    tops = [top for pattern in CONTENTS for top in root.glob(pattern)]
     paths = [path for top in tops for path in (top, *top.rglob("*")) if path.is_file()]
     names = [path.relative_to(root) for path in paths if path.suffix not in MADE_HERE]
     return [name.as_posix() for name in names if not any(part.startswith((".", "__pycache__")) for part in name.parts)]
@@ -104,7 +98,7 @@ def _fetch_large_files(root: Path) -> None:
 
 
 def _moved(text: str, source: str, target: str) -> str:
-    """Markdown from the place ``source`` of the repository, with links that hold in the place ``target`` of a release."""
+    """Markdown from ``source`` in the repository, with its links made to hold at ``target`` in a release."""
 
     def link(match: re.Match[str]) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))

@@ -1,5 +1,6 @@
-"""The release: what is in the archive, and that MONAI and the model zoo can use it in a folder that knows nothing of the
-repository. ``make release`` has the archive that it built tested, named by ``GRADIRN_ZIP``.
+"""The release: what is in the archive, and that MONAI and the model zoo can use it where nothing of the repository is.
+
+``make release`` has the archive that it built tested, named by ``GRADIRN_ZIP``.
 """
 
 import os
@@ -19,11 +20,11 @@ from scripts.errors import InputError
 from scripts.output import OUTPUTS, sha256
 from scripts.release import CONTENTS, build, contents, main
 
-from .conftest import ROOT, SAMPLES, load_json
+from .conftest import ROOT, load_json
 
 METADATA = load_json(ROOT / "configs" / "metadata.json")
 MADE = {"README.md", "docs/README.md", "docs/manual.md", "metadata.json"}  # not copies of a file of that name
-PAIR = SAMPLES / "sunnybrook" / "SC-N-10" / "SC-N-10"
+PAIR = ROOT / "tests" / "data" / "sunnybrook" / "SC-N-10" / "SC-N-10"
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
-"""What the model zoo's continuous integration and MONAI's applications do with a bundle, in a process of their own, since
-its code is that of the bundle and not the repository's: ``PYTHONPATH=BUNDLE python tests/zoo_checks.py BUNDLE SCHEMA``,
-in an empty folder.
+"""What the model zoo's continuous integration and MONAI's applications do with a bundle, in a process of their own.
+
+    PYTHONPATH=BUNDLE python tests/zoo_checks.py BUNDLE SCHEMA
+
+in an empty folder, so that the bundle's code runs and not the repository's.
 """
 
 import json
