@@ -1,11 +1,12 @@
 # make demo: from a fresh machine to registered samples; make test: the whole test suite;
 # make benchmark-gpu: speed and memory on a GPU.
+# make release: the archive for the model zoo in dist/, and the proof that MONAI can use it.
 PYTHON ?= python3
 BIN := .venv/bin
 BUNDLE := $(BIN)/python -W ignore::UserWarning -m monai.bundle run --overwrite true
 SAMPLES := tests/data
 
-.PHONY: demo test lint benchmark-gpu clean
+.PHONY: demo test lint benchmark-gpu release clean
 
 demo: .venv/installed
 	$(BUNDLE) --config_file configs/inference.yaml \
@@ -23,6 +24,10 @@ benchmark-gpu: .venv/installed
 	$(BIN)/python -m scripts.benchmark speed --device cuda
 	$(BIN)/python -m scripts.benchmark memory --device cuda
 	$(BIN)/python -m scripts.benchmark growth --device cuda --output_dir eval/growth_gpu
+
+release: .venv/installed-test
+	GRADIRN_ZIP=$$($(BIN)/python -m scripts.release) && echo $$GRADIRN_ZIP && export GRADIRN_ZIP && \
+		$(BIN)/python -m pytest tests/test_release.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -196,3 +196,20 @@ def test_the_commands_download_and_register_in_a_foreign_folder(archive, tmp_pat
     assert {path.name for path in (tmp_path / "pair").iterdir()} == {*OUTPUTS} - {"label_warped.nii.gz"}
     ncc = load_json(tmp_path / "pair" / "metrics.json")["ncc"]
     assert ncc["after"] > 0.95 > ncc["before"]
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_from_the_archive(archive, tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADIRN_ZIP", str(archive))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    printed = python(tmp_path, ROOT / "docs" / "tutorial.py")
+    before, after, by_itk = map(float, re.findall(r"^Dice (\d\.\d+)", printed, re.MULTILINE))
+    assert before < 0.7
+    assert after > 0.93
+    assert by_itk == pytest.approx(after, abs=0.005)
+    assert float(re.search(r"dice.after.mean +(\S+)", printed)[1]) == pytest.approx(
+        0.946, abs=0.005
+    )  # as in the README
+    assert "\n(1, 2, 96, 96)\n" in printed
+    assert {path.name for path in (tmp_path / "tutorial" / "pair").iterdir()} == {*OUTPUTS}
+    assert (tmp_path / "tutorial" / "measured" / "metrics.csv").is_file()
