@@ -26,8 +26,9 @@ import torch
 # %% [markdown]
 # ## Download
 #
-# MONAI takes the archive from any address, here from this disk, and unpacks it. The configurations name code of the
-# bundle, so its folder goes on Python's path.
+# MONAI takes the archive from any address, here from this disk, and unpacks it; one that it has already is not fetched
+# again, so remove the folder `tutorial` for a newer one. The configurations name code of the bundle, whose folder
+# therefore goes on Python's path.
 
 # %%
 archive = os.environ.get("GRADIRN_ZIP") or max(Path("dist").glob("gradirn_v*.zip"), key=os.path.getmtime, default="")
