@@ -26,8 +26,8 @@ benchmark-gpu: .venv/installed
 	$(BIN)/python -m scripts.benchmark growth --device cuda --output_dir eval/growth_gpu
 
 release: .venv/installed-test
-	GRADIRN_ZIP=$$($(BIN)/python -m scripts.release) && echo $$GRADIRN_ZIP && export GRADIRN_ZIP && \
-		$(BIN)/python -m pytest tests/test_release.py
+	$(BIN)/python -m scripts.release
+	GRADIRN_ZIP=$$(ls -t dist/gradirn_v*.zip | head -n 1) $(BIN)/python -m pytest tests/test_release.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

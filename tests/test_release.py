@@ -104,9 +104,7 @@ def test_names_and_sizes_are_those_of_the_zoo(archive, files):
     assert {"docs/README.md", "docs/data_license.txt", "configs/logging.conf", "configs/evaluate.json"} <= set(files)
     assert files["metadata.json"] == files["configs/metadata.json"]
     for name in set(files) - LISTED:
-        assert len(files[name]) < 25 * 2**20, (
-            f"{name}: the zoo takes no larger file, but one that large_files.yml names"
-        )
+        assert len(files[name]) < 25 * 2**20, f"{name}: the zoo takes no larger file, but by large_files.yml"
 
 
 def test_the_version_is_the_newest_of_the_changelog():
