@@ -1,5 +1,6 @@
 # make demo: from a fresh machine to registered samples; make test: the whole test suite;
-# make benchmark-gpu: speed and memory on a GPU; make label-server: MONAI Label on the samples; make test-label: its test.
+# make benchmark-gpu: speed and memory on a GPU; make label-server: MONAI Label on the samples; make test-label: its test;
+# make release: the archive for the model zoo in dist/, and the proof that MONAI can use it.
 PYTHON ?= python3
 BIN := .venv/bin
 BUNDLE := $(BIN)/python -W ignore::UserWarning -m monai.bundle run --overwrite true
@@ -10,7 +11,7 @@ STUDIES ?= eval/label/studies
 ATLASES ?= eval/label/atlases/brain,eval/label/atlases/hippocampus,eval/label/atlases/cardiac
 PORT ?= 8000
 
-.PHONY: demo test lint benchmark-gpu label-server test-label clean
+.PHONY: demo test lint benchmark-gpu label-server test-label release clean
 
 demo: .venv/installed
 	$(BUNDLE) --config_file configs/inference.yaml \
@@ -28,6 +29,10 @@ benchmark-gpu: .venv/installed
 	$(BIN)/python -m scripts.benchmark speed --device cuda
 	$(BIN)/python -m scripts.benchmark memory --device cuda
 	$(BIN)/python -m scripts.benchmark growth --device cuda --output_dir eval/growth_gpu
+
+release: .venv/installed-test
+	$(BIN)/python -m scripts.release
+	GRADIRN_ZIP=$$(ls -t dist/gradirn_v*.zip | head -n 1) $(BIN)/python -m pytest tests/test_release.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -69,9 +69,11 @@ class PairEvaluator(SupervisedEvaluator):
         """Register all pairs.
 
         Raises:
-            InputError: when an output folder cannot be written to, or after the last of several pairs when any
-                failed; what went wrong with a single pair is raised itself.
+            InputError: when there is no pair, an output folder cannot be written to, or after the last of several
+                pairs when any failed; what went wrong with a single pair is raised itself.
         """
+        if not len(self.dataset):
+            raise InputError("there is nothing to register: expected --fixed and --moving, or --datalist.")
         self._forget()
         start = time.perf_counter()
         for output in (self.writer, self.summary):

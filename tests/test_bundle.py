@@ -93,14 +93,28 @@ def test_the_number_of_refinement_steps_is_that_of_the_task_or_the_users():
         assert parser.get_parsed_content("network_def").num_repeats[-1] == 2
 
 
-def test_the_network_takes_and_gives_what_the_metadata_says(monkeypatch):
+@pytest.mark.parametrize("overlays", OVERLAYS)
+def test_the_network_takes_and_gives_what_the_metadata_says(overlays, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
+    metadata = ["metadata", "metadata_3d"] if overlays else ["metadata"]
     verify_net_in_out(
         net_id="network_def",
-        meta_file=str(CONFIGS / "metadata.json"),
-        config_file=str(CONFIGS / "inference.yaml"),
+        meta_file=[str(CONFIGS / f"{name}.json") for name in metadata],
+        config_file=[str(CONFIGS / f"{name}.yaml") for name in ("inference", *overlays)],
         device="cpu",
     )
+
+
+def test_the_metadata_of_3d_networks_differs_in_what_has_an_axis_more():
+    flat, deep = (
+        ConfigParser.load_config_files([str(CONFIGS / f"{name}.json") for name in names])["network_data_format"]
+        for names in (["metadata"], ["metadata", "metadata_3d"])
+    )
+    for tensor in (deep["inputs"]["image"], deep["outputs"]["pred"]):
+        assert tensor["spatial_shape"].pop() == "16*n"
+    assert deep["outputs"]["pred"].pop("num_channels") == flat["outputs"]["pred"].pop("num_channels") + 1 == 3
+    assert "third axis" in deep["outputs"]["pred"]["channel_def"].pop("2")
+    assert flat == deep
 
 
 def test_inference_imports_nothing_of_training(samples):

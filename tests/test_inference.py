@@ -264,6 +264,7 @@ def test_every_bad_input_ends_in_one_line_and_without_output(infer, samples, sav
         "unknown similarity 'mi'": {"network_def#similarity": "mi"},
         "unknown alignment": {"alignment": "nowhere"},
         "--overwrite is 'maybe'": {"overwrite": "maybe"},
+        "nothing to register: expected --fixed and --moving, or --datalist": {"fixed": None, "moving": None},
     }
     for expected, options in cases.items():
         options = {"fixed": fixed, "moving": pair["moving"], **options}

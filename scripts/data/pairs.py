@@ -29,11 +29,14 @@ def read_pairs(
 
     Returns:
         a dictionary a pair, with ``name``: the folder of its results below the output folder, "." for the one pair.
+        None are listed where nothing is given, so that a configuration can be looked at without data.
 
     Raises:
         InputError: when files are missing or named twice, or the datalist is not of that form.
     """
     given = {key: str(Path(str(value)).expanduser()) for key, value in files.items() if value is not None}
+    if datalist is None and not given:
+        return []
     if datalist is None:
         for key in IMAGES:
             if key not in given:

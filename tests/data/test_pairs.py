@@ -71,6 +71,10 @@ def test_bad_datalists_are_named(tmp_path, content, message):
         read_pairs({}, write(tmp_path, content))
 
 
+def test_nothing_given_is_no_pair():
+    assert read_pairs({"fixed": None, "moving": None}) == []
+
+
 def test_missing_or_contradicting_options(tmp_path):
     with pytest.raises(InputError, match="--moving is missing: expected --fixed and --moving, or --datalist"):
         read_pairs({"fixed": "f.nii"})

@@ -1,0 +1,140 @@
+# %% [markdown]
+"""
+# From a download to measured registrations
+
+Carry the segmentation of a heart at end-systole to end-diastole, look at it, and measure how good it is. In the root of
+the repository, the cells run one after the other in VS Code or Jupyter (with Jupytext), or all at once:
+
+    python docs/tutorial.py
+
+It takes the newest `dist/gradirn_v*.zip`, which `make release` builds, or the file that the variable `GRADIRN_ZIP`
+names, and leaves everything in a folder `tutorial`. What has to be installed is in `requirements.txt`.
+"""
+
+# %%
+import json
+import os
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import monai.bundle
+import nibabel as nib
+import SimpleITK as sitk
+import torch
+
+# %% [markdown]
+# ## Download
+#
+# MONAI takes the archive from any address, here from this disk, and unpacks it; one that it has already is not fetched
+# again, so remove the folder `tutorial` for a newer one. The configurations name code of the bundle, whose folder
+# therefore goes on Python's path.
+
+# %%
+archive = os.environ.get("GRADIRN_ZIP") or max(Path("dist").glob("gradirn_v*.zip"), key=os.path.getmtime, default="")
+assert archive, "there is no dist/gradirn_v*.zip: expected what `make release` builds, or its path in GRADIRN_ZIP"
+monai.bundle.download(name="gradirn", url=Path(archive).resolve().as_uri(), bundle_dir="tutorial")
+bundle = Path("tutorial/gradirn").resolve()
+sys.path.insert(0, str(bundle))
+configs, samples = bundle / "configs", bundle / "tests" / "data"
+
+# %% [markdown]
+# ## Register
+#
+# The fixed image is a stack of short-axis slices at end-diastole, the moving one the same heart at end-systole. On the
+# command line this is `python -m monai.bundle run --config_file .../inference.yaml --fixed ... --moving ...`. Your own
+# images may differ in size, spacing and orientation; for whole brains and hippocampus crops, an overlay follows:
+# `config_file=["inference.yaml", "brain.yaml"]`.
+
+# %%
+heart = samples / "sunnybrook" / "SC-HYP-09"
+fixed, label_fixed = heart / "SC-HYP-09_ED.nii.gz", heart / "SC-HYP-09_ED_gt.nii.gz"
+moving, label_moving = heart / "SC-HYP-09_ES.nii.gz", heart / "SC-HYP-09_ES_gt.nii.gz"
+monai.bundle.run(
+    config_file=str(configs / "inference.yaml"),
+    fixed=str(fixed),
+    moving=str(moving),
+    label_moving=str(label_moving),
+    output_dir="tutorial/pair",
+    overwrite=True,
+)
+print(*sorted(path.name for path in Path("tutorial/pair").iterdir()), sep="\n")
+
+# %% [markdown]
+# ## Look at it
+#
+# Three slices: fixed and moving image, the moving one warped, their differences before and after, the deformed grid,
+# and the Jacobian determinant: white is 1, blue is compressed, red expands; a fold would be magenta.
+
+# %%
+plt.figure(figsize=(16, 7))
+plt.imshow(plt.imread("tutorial/pair/overview.png"))
+plt.axis("off")
+plt.show()
+metrics = json.loads(Path("tutorial/pair/metrics.json").read_text())
+print(f"correlation {metrics['ncc']['before']:.3f} before, {metrics['ncc']['after']:.3f} after")
+print(f"folded: {metrics['folding']['whole_grid']['folding_percent']:.4f} %")
+
+# %% [markdown]
+# ## Carry labels
+#
+# `label_warped.nii.gz` is the left ventricle at end-systole, carried to end-diastole. Someone has drawn it there too,
+# so we can compare. The displacement is a file as ITK, ANTs and 3D Slicer read it: any other image or label of the
+# moving heart can follow, here the same label by SimpleITK.
+
+
+# %%
+def dice(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Overlap of two masks, from 0 to 1."""
+    return float(2 * (first & second).sum() / (first.sum() + second.sum()))
+
+
+def mask(path: Path | str) -> torch.Tensor:
+    """The left ventricle in a label map."""
+    return torch.from_numpy(nib.load(path).get_fdata()) == 1
+
+
+print(f"Dice {dice(mask(label_moving), mask(label_fixed)):.3f} before")
+print(f"Dice {dice(mask('tutorial/pair/label_warped.nii.gz'), mask(label_fixed)):.3f} after")
+
+field = sitk.ReadImage("tutorial/pair/displacement.nii.gz", sitk.sitkVectorFloat64)
+carried = sitk.Resample(
+    sitk.ReadImage(str(label_moving)),
+    sitk.ReadImage(str(fixed)),
+    sitk.DisplacementFieldTransform(field),
+    sitk.sitkNearestNeighbor,
+)
+sitk.WriteImage(carried, "tutorial/carried_by_itk.nii.gz")
+print(f"Dice {dice(mask('tutorial/carried_by_itk.nii.gz'), mask(label_fixed)):.3f} by SimpleITK")
+
+# %% [markdown]
+# ## Evaluate
+#
+# All subjects of a folder in a known layout, with distances between surfaces and the regularity of the displacements: a
+# row for each pair in `metrics.csv`, means in `summary.json`, and plots beside them.
+
+# %%
+monai.bundle.run(
+    config_file=str(configs / "evaluate.yaml"),
+    dataset_dir=str(samples / "sunnybrook"),
+    subset="all",
+    output_dir="tutorial/measured",
+)
+measures = json.loads(Path("tutorial/measured/summary.json").read_text())["measures"]
+for measure in ("dice.before.mean", "dice.after.mean", "folding.whole_grid.folding_percent"):
+    print(f"{measure:40} {measures[measure]['mean']:.3f}")
+
+# %% [markdown]
+# ## The network alone
+#
+# For code of your own: two images in one tensor, moving before fixed and scaled to [0, 1], give a displacement in
+# voxels.
+
+# %%
+network = monai.bundle.load("gradirn", bundle_dir="tutorial", workflow_type="inference", device="cpu").eval()
+with torch.inference_mode():
+    displacement = network(torch.rand(1, 2, 96, 96))
+print(tuple(displacement.shape))
+
+# %% [markdown]
+# Training, other data and every option: `docs/manual.md` in the bundle, which is the repository's `README.md`.
