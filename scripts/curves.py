@@ -56,7 +56,6 @@ def draw_curves(weights_dir: Path, path: Path) -> None:
     axes = figure.subplots(len(ROWS), len(TRAININGS), sharex="col")
     for column, (model, trainings) in zip(axes.T, TRAININGS.items()):
         column[0].set_title(model)
-        column[-1].set(xlabel="epoch", xlim=(0, None))
         start = 0
         for index, name in enumerate(trainings):
             curves = {tag: read_curve(weights_dir / name, tag) for tag in ROWS}
@@ -64,6 +63,7 @@ def draw_curves(weights_dir: Path, path: Path) -> None:
                 axis.plot([start + epoch for epoch in epochs], values, f"C{index}.-", markersize=4, linewidth=1)
                 axis.grid(alpha=0.3)
             start += curves["loss"][0][-1]
+        column[-1].set(xlabel="epoch", xlim=(0, None))  # after the curves, which it would else not show
     for axis, label in zip(axes[:, 0], ROWS.values()):
         axis.set_ylabel(label)
     replace_file(path, lambda temporary: figure.savefig(temporary, format="png"))

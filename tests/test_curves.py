@@ -27,15 +27,23 @@ def test_epochs_and_values_are_read(tmp_path):
 
 def test_all_trainings_are_drawn(tmp_path, monkeypatch):
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-    lines = []
-    plot = Axes.plot
+    lines, limits = [], []
+    plot, savefig = Axes.plot, Figure.savefig
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda self, *a, **o: limits.extend(x.get_xlim() for x in self.axes) or savefig(self, *a, **o),
+    )
     monkeypatch.setattr(Axes, "plot", lambda *args, **options: lines.append(args[1:3]) or plot(*args, **options))
     for name in sum(TRAININGS.values(), ()):
         write_training(tmp_path / name, {1: 0.5, 2: 0.25}, {2: 0.75})
     main(["--weights_dir", str(tmp_path), "--output", str(tmp_path / "curves.png")])
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert lines[:4] == [([1, 2], [0.5, 0.25]), ([2], [0.75]), ([3, 4], [0.5, 0.25]), ([4], [0.75])]  # counted through
+    assert [low for low, _ in limits] == [0] * 6
+    assert [high for _, high in limits] == pytest.approx([2 * len(names) for names in TRAININGS.values()] * 2, rel=0.1)
     (tmp_path / "brain" / "tensorboard").rename(tmp_path / "gone")
     (tmp_path / "curves.png").unlink()
     with pytest.raises(InputError, match="brain has no curve 'loss'"):
