@@ -16,7 +16,7 @@ from ..data import find_subjects, read_nifti
 from ..errors import InputError
 from .frames import partner_of
 from .options import pair_of, read_options, study
-from .propagation import Propagation, Propagator, fuse, task_of, write_like
+from .propagation import Propagation, Propagator, fuse, names_in, task_of, write_like
 
 __all__ = ["AtlasPropagation", "AtlasSet", "atlas_pairs", "read_atlases"]
 
@@ -106,14 +106,11 @@ class AtlasPropagation(InferTask):
         votes = [p.weight if options["fusion"] == "weighted" else torch.ones_like(p.weight) for p in found.values()]
         label, confidence = fuse([p.label for p in found.values()], votes)
         values = confidence if options["output_image"] == "confidence" else label
+        present = names_in(label.numpy(), self.atlases.label_names)
         parameters = {
-            "label_names": {name: value for value, name in self.atlases.label_names.items()},
+            "label_names": present,
             "atlases": {name: {"similarity": round(p.similarity, 4)} for name, p in found.items()},
-            "confidence": {
-                name: round(confidence[label == value].mean().item(), 4)
-                for value, name in self.atlases.label_names.items()
-                if (label == value).any()
-            },
+            "confidence": {name: round(confidence[label == value].mean().item(), 4) for name, value in present.items()},
         }
         return write_like(values.numpy(), cast(nib.Nifti1Image, nib.load(image))), parameters
 

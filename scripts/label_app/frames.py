@@ -16,7 +16,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from ..data.nifti import read_nifti
 from ..errors import InputError
 from .options import check_image, label_of, pair_of, read_options, study
-from .propagation import Propagator, ejection_fraction, volumes_ml, write_like
+from .propagation import Propagator, ejection_fraction, names_in, volumes_ml, write_like
 
 __all__ = ["FramePropagation", "frame_pairs", "partner_of"]
 
@@ -129,11 +129,12 @@ class FramePropagation(InferTask):
         return label
 
     def _volumes(self, labels: Sequence[np.ndarray], sizes: Sequence[float], frames: Sequence[Any]) -> dict[str, Any]:
-        found = [volumes_ml(label, size, self.label_names) for label, size in zip(labels, sizes)]
-        volumes = {name: [each[name] for each in found] for name in self.label_names.values()}
+        names = names_in(np.concatenate([np.unique(label) for label in labels]), self.label_names)
+        found = [volumes_ml(label, size, names) for label, size in zip(labels, sizes)]
+        volumes = {name: [each[name] for each in found] for name in names}
         cavities = {name: values for name, values in volumes.items() if not name.lower().startswith(NOT_A_CAVITY)}
         return {
-            "label_names": {name: value for value, name in self.label_names.items()},
+            "label_names": names,
             "frames": list(frames),
             "volumes_ml": volumes,
             "ejection_fraction_percent": {name: ejection_fraction(values) for name, values in cavities.items()},

@@ -28,6 +28,7 @@ __all__ = [
     "ejection_fraction",
     "fuse",
     "inference_config",
+    "names_in",
     "task_of",
     "volumes_ml",
     "write_like",
@@ -164,9 +165,14 @@ def fuse(labels: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> tup
     return torch.where(total > 0, best, 0), confidence
 
 
-def volumes_ml(label: np.ndarray, voxel_mm3: float, names: Mapping[int, str]) -> dict[str, float]:
-    """Volume of each named label of a label map, in millilitres."""
-    return {name: round(float((label == value).sum()) * voxel_mm3 / 1000, 3) for value, name in names.items()}
+def names_in(label: np.ndarray, names: Mapping[int, str]) -> dict[str, int]:
+    """Name and value of each label in a map, in the order of the values, by which 3D Slicer tells them apart."""
+    return {names.get(value, f"label {value}"): value for value in map(int, np.unique(label)) if value}
+
+
+def volumes_ml(label: np.ndarray, voxel_mm3: float, names: Mapping[str, int]) -> dict[str, float]:
+    """Volume of each label of a label map, in millilitres."""
+    return {name: round(float((label == value).sum()) * voxel_mm3 / 1000, 3) for name, value in names.items()}
 
 
 def ejection_fraction(volumes: Sequence[float]) -> float | None:

@@ -5,7 +5,7 @@ import torch
 
 from scripts.data import read_nifti
 from scripts.data.layouts import LAYOUTS
-from scripts.label_app.propagation import Propagator, ejection_fraction, fuse, task_of, volumes_ml, write_like
+from scripts.label_app.propagation import Propagator, ejection_fraction, fuse, names_in, task_of, volumes_ml, write_like
 from scripts.metrics import dice_per_class
 
 from ..conftest import SAMPLES, message_of
@@ -32,9 +32,14 @@ def test_votes_weigh_what_the_weights_say_voxel_by_voxel():
 
 def test_volumes_are_in_millilitres_and_the_ejection_fraction_in_percent():
     label = np.array([[1, 1, 2], [0, 1, 1]])
-    assert volumes_ml(label, 500.0, {1: "LV", 2: "Myo", 3: "RV"}) == {"LV": 2.0, "Myo": 0.5, "RV": 0.0}
+    assert volumes_ml(label, 500.0, {"LV": 1, "Myo": 2, "RV": 3}) == {"LV": 2.0, "Myo": 0.5, "RV": 0.0}
     assert ejection_fraction([100.0, 40.0, 80.0]) == 60.0
     assert ejection_fraction([0.0, 0.0]) is None
+
+
+def test_labels_are_named_in_the_order_of_their_values_and_only_those_that_are_there():
+    names = names_in(np.array([[7, 0], [2, 1]]), {1: "LV", 7: "RV", 3: "Myo"})
+    assert list(names.items()) == [("LV", 1), ("label 2", 2), ("RV", 7)]
 
 
 def test_a_layout_says_which_network_its_images_are_for():
