@@ -14,7 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from ..data import find_subjects, read_nifti
 from ..errors import InputError
-from .frames import partner_of
+from .frames import has_frames
 from .options import pair_of, read_options, study
 from .propagation import Propagation, Propagator, fuse, names_in, task_of, write_like
 
@@ -129,10 +129,9 @@ class AtlasPropagation(InferTask):
         return Propagator(self.atlases.task, self.weights()).similarity(image, moving)
 
 
-def atlas_pairs(atlases: AtlasSet, datastore: Datastore, images: Sequence[str]) -> list[dict[str, str]]:
-    """Each of these images fixed, with every atlas and every other one of them; frames of hearts make none."""
-    volumes = [image for image in images if not partner_of(image, datastore.list_images())]
-    studies = {image: study(datastore, image) for image in volumes}
+def atlas_pairs(atlases: AtlasSet, datastore: Datastore, images: Sequence[str], folder: Path) -> list[dict[str, str]]:
+    """Each of these images fixed, with every atlas and every other one of them; those with frames make none."""
+    studies = {image: study(datastore, image) for image in images if not has_frames(datastore, image)}
     return [
         pair_of(f"{moving}_to_{fixed}", files, others)
         for fixed, files in studies.items()

@@ -37,13 +37,17 @@ class FineTuning(TrainTask):
 
     Args:
         task: whose network is trained.
-        make_pairs: from the datastore and the ids of images to pairs of files, as a datalist has them.
+        make_pairs: from the datastore, the ids of images and a folder for new files to pairs, as a datalist has them.
         model_dir: takes ``<task>.pt``, the best weights, from which the next training starts, and ``<task>.json``.
         label_ids: that count in the loss.
     """
 
     def __init__(
-        self, task: str, make_pairs: Callable[[Datastore, list[str]], Pairs], model_dir: Path, label_ids: list[int]
+        self,
+        task: str,
+        make_pairs: Callable[[Datastore, list[str], Path], Pairs],
+        model_dir: Path,
+        label_ids: list[int],
     ) -> None:
         super().__init__(f"Goes on training the {task} network on the images of the datastore")
         self.task = task
@@ -75,9 +79,10 @@ class FineTuning(TrainTask):
         sys.excepthook = report_in_one_line  # in a process of its own, whose last lines the user sees
         start = time.perf_counter()
         options = read_options(self.config(), request)
-        pairs = self._pairs(datastore, options.pop("images"), options.pop("use_labels"))
+        images, use_labels = options.pop("images"), options.pop("use_labels")
         self.weights.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.weights.parent) as folder:
+            pairs = self._pairs(datastore, images, use_labels, Path(folder))
             logger.info("%s: training on %d pairs", self.task, len(pairs))
             metrics = self._train(pairs, options, Path(folder))
             replace_file(self.weights, lambda path: torch.save(torch.load(Path(folder) / "model.pt"), path))
@@ -92,13 +97,13 @@ class FineTuning(TrainTask):
         logger.info("%s: %s", self.weights.name, json.dumps(stats))
         return stats
 
-    def _pairs(self, datastore: Datastore, images: str, use_labels: bool) -> Pairs:
+    def _pairs(self, datastore: Datastore, images: str, use_labels: bool, folder: Path) -> Pairs:
         known = sorted(datastore.list_images())
         chosen = [name.strip() for name in images.split(",") if name.strip()] or known
         for name in chosen:
             if name not in known:
                 raise InputError(f"images: there is no '{name}' in the datastore.")
-        pairs = self.make_pairs(datastore, chosen)
+        pairs = self.make_pairs(datastore, chosen, folder)
         labels = ("label_fixed", "label_moving")
         if use_labels:
             pairs = [pair for pair in pairs if all(label in pair for label in labels)]

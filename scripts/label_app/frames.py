@@ -18,7 +18,7 @@ from ..errors import InputError
 from .options import check_image, label_of, pair_of, read_options, study
 from .propagation import Propagator, ejection_fraction, names_in, volumes_ml, write_like
 
-__all__ = ["FramePropagation", "frame_pairs", "partner_of"]
+__all__ = ["FramePropagation", "frame_pairs", "has_frames", "partner_of"]
 
 NOT_A_CAVITY = "myo"  # start of the name of a label that has no ejection fraction
 
@@ -147,18 +147,32 @@ def partner_of(image: str, images: Sequence[str]) -> str:
     return swapped if swapped != image and swapped in images else ""
 
 
-def frame_pairs(datastore: Datastore, images: Sequence[str]) -> list[dict[str, str]]:
-    """The two frames of each heart among these images, ED fixed, with those labels that there are; cines make none."""
-    hearts = {tuple(sorted((image, partner_of(image, datastore.list_images())))) for image in images}
-    return [
-        pair_of(f"{moving}_to_{fixed}", study(datastore, fixed), study(datastore, moving))
-        for fixed, moving in sorted(hearts)
-        if fixed
-    ]
+def frame_pairs(datastore: Datastore, images: Sequence[str], folder: Path) -> list[dict[str, str]]:
+    """The two frames of each heart among these images, ED fixed, with those labels that there are; of a cine, whose
+    frames go to files below ``folder``, the first frame and each other one."""
+    pairs = {}
+    for image in images:
+        path, partner = Path(datastore.get_image_uri(image)), partner_of(image, datastore.list_images())
+        if partner:
+            fixed, moving = sorted((image, partner))
+            pairs[fixed] = pair_of(f"{moving}_to_{fixed}", study(datastore, fixed), study(datastore, moving))
+        elif len(load(path).shape) == 4:
+            first, *others = split(load(path), folder / image)
+            for other in others:
+                name = f"{image}/{other.name.partition('.')[0]}"
+                pairs[name] = pair_of(name, (first, None), (other, None))
+    return list(pairs.values())
+
+
+def has_frames(datastore: Datastore, image: str) -> bool:
+    """Whether an image of the datastore is a cine, or has another frame there."""
+    cine = len(load(Path(datastore.get_image_uri(image))).shape) == 4
+    return cine or bool(partner_of(image, datastore.list_images()))
 
 
 def split(cine: nib.Nifti1Image, folder: Path) -> list[Path]:
-    """Write each frame of a cine to a file of its own."""
+    """Write each frame of a cine to a file of its own below a folder, which is made where it is not there."""
+    folder.mkdir(parents=True, exist_ok=True)
     frames = [folder / f"frame_{index:03d}.nii.gz" for index in range(cine.shape[3])]
     for path, image in zip(frames, nib.four_to_three(cine)):
         nib.save(image, path)
