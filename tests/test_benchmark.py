@@ -12,6 +12,7 @@ from scripts.benchmark.cost import MEMORY_VARIANTS, interleaved_medians, print_m
 from scripts.benchmark.growth import Case, exponent, largest_cube, measure
 from scripts.benchmark.reference import ReferenceGraDIRN
 from scripts.networks import GraDIRN, regularizer
+
 from .conftest import config_files
 
 
