@@ -1,12 +1,19 @@
-"""The benchmark's bookkeeping, and the memory of training in bytes that autograd keeps (not in seconds or RSS)."""
+"""The benchmark's bookkeeping; memory of training in bytes that autograd keeps, work in operations (not in seconds)."""
+
+from itertools import pairwise
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from scripts.benchmark.cost import MEMORY_VARIANTS, interleaved_medians, print_memory
 from scripts.benchmark.growth import Case, exponent, largest_cube, measure
 from scripts.benchmark.reference import ReferenceGraDIRN
-from scripts.networks import GraDIRN
+from scripts.networks import GraDIRN, regularizer
+
+from .conftest import config_files
 
 
 def saved_bytes(network, image):
@@ -37,6 +44,66 @@ def test_with_a_truncated_gradient_more_repeats_keep_no_more():
     image = torch.rand(1, 2, 16, 16, 16)
     few, many = (saved_bytes(GraDIRN(3, num_repeats=(n,) * 3, gradient_repeats=1), image) for n in (2, 6))
     assert few == many < saved_bytes(GraDIRN(3, num_repeats=(2, 2, 2)), image)
+
+
+class CountCalls(TorchDispatchMode):
+    """How many operators of torch are called."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.calls += 1
+        return function(*arguments, **(options or {}))
+
+
+def network_of(name):
+    """The published network by its dimension, a shipped one by its overlay."""
+    if name in ("2", "3"):
+        return GraDIRN(int(name))
+    parser = ConfigParser()
+    parser.read_config(config_files("inference", *([] if name == "cardiac" else [name])))
+    return parser.get_parsed_content("network_def").eval()
+
+
+def convolutions(dims, channels, sizes):
+    """Floating-point operations of 3^d convolutions that lead through these channels, once at each size."""
+    pairs = sum(into * out for into, out in pairwise(channels))
+    return 2 * 3**dims * pairs * sum(size**dims for size in sizes)
+
+
+# images of 32 and 16 voxels a side; the features of the hippocampus are a U-Net, not derived by hand: today's number
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("2", 32, convolutions(2, [4, 32, 32, 32, 32, 2], [8, 16, 32] * 3)),
+        ("3", 16, convolutions(3, [5, 32, 32, 32, 32, 3], [4, 8, 16] * 3)),
+        ("cardiac", 32, convolutions(2, [4, 32, 32, 32, 32, 2], [4, 8, 16] * 3)),
+        (
+            "brain",
+            32,
+            convolutions(3, [8, 16, 16, 16, 16, 3], [8] * 3) + convolutions(3, [8, 8, 8, 8, 8, 3], [16] * 4),
+        ),
+        ("hippocampus", 32, 1_068_761_088),
+    ],
+)
+def test_the_convolutions_take_no_more_than_they_must(name, size, expected):
+    net = network_of(name)
+    with FlopCounterMode(display=False) as counter:
+        net(torch.rand(1, 2, *[size] * net.spatial_dims))
+    assert counter.get_total_flops() == expected
+
+
+# today's numbers, which fewer may replace
+@pytest.mark.parametrize(
+    ("name", "most"), [("2", 628), ("3", 3103), ("cardiac", 3275), ("hippocampus", 2631), ("brain", 8262)]
+)
+def test_an_evaluation_calls_no_more_operators(name, most):
+    net = network_of(name)
+    image = torch.rand(1, 2, *[16 if name == "3" else 32] * net.spatial_dims)
+    regularizer._fused_convolution_works()
+    with torch.no_grad(), CountCalls() as counter:
+        net(image)
+    assert 0 < counter.calls <= most
 
 
 def test_exponents_and_the_largest_cube():

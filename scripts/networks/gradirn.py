@@ -52,6 +52,7 @@ class Block(nn.Module):
         initial_step_size: tau as used; a tenth of it is stored.
         num_channels: hidden channels of r; 0 leaves r out.
         num_layers: convolutions of r.
+        compile_sampling: in evaluation.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Block(nn.Module):
         initial_step_size: float,
         num_channels: int,
         num_layers: int,
+        compile_sampling: bool,
     ) -> None:
         super().__init__()
         self.similarity = similarity
@@ -75,6 +77,7 @@ class Block(nn.Module):
         self.normalize_step = normalize_step
         self.step_smoothing = step_smoothing
         self.ddf_smoothing = ddf_smoothing
+        self.compile_sampling = compile_sampling
         self.step_size = nn.Parameter(torch.tensor(initial_step_size / STEP_SIZE_SCALE))
         self.bytes_per_voxel = bytes_per_voxel(spatial_dims, 1 + num_features, num_channels)
         images = 2 * (1 + num_features)
@@ -98,7 +101,7 @@ class Block(nn.Module):
                 "step": (fixed, warped, descent),
             }[self.regularizer_input]
             step = step - self.regularizer(torch.cat([ddf, *beside], dim=1)).to(ddf.dtype)
-        ddf = ddf + step if self.update == "add" else warp(ddf, step) + step
+        ddf = ddf + step if self.update == "add" else warp(ddf, step, self.compile_sampling) + step
         return gaussian(ddf, self.ddf_smoothing)
 
     def _descent(
@@ -107,9 +110,9 @@ class Block(nn.Module):
         """The warped image and the explicit step, in the precision of ddf also under AMP."""
         with torch.autocast(ddf.device.type, enabled=False):
             if self.normalize_step:
-                warped, step = normalized_step(self.similarity, fixed, moving, ddf)
+                warped, step = normalized_step(self.similarity, fixed, moving, ddf, self.compile_sampling)
             else:
-                warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
+                warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf, self.compile_sampling)
                 step = -gradient
             return warped, self.used_step_size.to(ddf.dtype) * gaussian(step, self.step_smoothing)
 
@@ -149,6 +152,8 @@ class GraDIRN(nn.Module):
         checkpoint_steps: recompute each step in the backward pass instead of keeping its activations.
         gradient_repeats: differentiate only so many of the last repeats of a block, so that the memory of a training
             does not grow with their number; through those before, the gradient passes as if they were the identity.
+        compile_sampling: in evaluation, let torch.compile make the interpolation kernel, at the first call; where it
+            cannot, nothing changes.
 
     Raises:
         InputError: a ValueError, for an option out of its range.
@@ -182,6 +187,7 @@ class GraDIRN(nn.Module):
         output_scale: float = 1.0,
         checkpoint_steps: bool = False,
         gradient_repeats: int | None = None,
+        compile_sampling: bool = False,
     ) -> None:
         super().__init__()
         if gradient_repeats is not None and gradient_repeats < 1:
@@ -231,6 +237,7 @@ class GraDIRN(nn.Module):
                     step_sizes[level],
                     channels[level],
                     num_layers,
+                    compile_sampling,
                 )
                 for _ in range(count)
             )

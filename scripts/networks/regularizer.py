@@ -12,10 +12,12 @@ from torch import nn
 
 from ..errors import InputError
 from .memory import recomputed
+from .winograd import winograd_convolution
 
 __all__ = ["Regularizer"]
 
 NEGATIVE_SLOPE = 0.2
+MANY_CHANNELS = 32  # with fewer, half the multiplications are not worth the additions
 
 
 class Regularizer(nn.Module):
@@ -49,8 +51,12 @@ class Regularizer(nn.Module):
         x = x.to(dtype=convs[0].weight.dtype, memory_format=memory_format)
         if torch.is_grad_enabled():
             return _training_forward(convs, x)
+        if _can_fuse(convs[0], x):
+            for conv in convs[:-1]:
+                x = _fused_activation(conv, x)
+            return _fused_convolution(convs[-1], x, "none", [])
         for conv in convs[:-1]:
-            x = _fused_convolution(conv, x) if _can_fuse(conv, x) else _leaky_relu(conv(x))
+            x = _leaky_relu(conv(x))
         return convs[-1](x)
 
 
@@ -68,13 +74,17 @@ def _leaky_relu(x: torch.Tensor) -> torch.Tensor:
 
 
 def _can_fuse(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> bool:
-    """oneDNN computes convolution and activation in one pass; it takes float32 only, and no autograd."""
+    """oneDNN computes convolution and activation in one pass; it takes float32 only, and no autograd.
+
+    Asked for by name it also computes the small 3D convolutions for which torch takes a slower one.
+    """
     return bool(
         x.device.type == "cpu"
         and x.dtype == conv.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and torch.backends.mkldnn.enabled
         and not torch.jit.is_tracing()
+        and not torch.compiler.is_exporting()
         and _fused_convolution_works()
     )
 
@@ -85,13 +95,21 @@ def _fused_convolution_works() -> bool:
     with torch.random.fork_rng(devices=[]):
         conv, x = nn.Conv2d(1, 1, 3, padding=1), torch.ones(1, 1, 3, 3)
     try:
-        fused = _fused_convolution(conv, x)
+        fused = _fused_convolution(conv, x, "leaky_relu", [NEGATIVE_SLOPE])
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
     return torch.allclose(fused, nn.functional.leaky_relu(conv(x), NEGATIVE_SLOPE), atol=1e-6)
 
 
-def _fused_convolution(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
+def _fused_activation(conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor) -> torch.Tensor:
+    if x.ndim == 5 and conv.in_channels >= MANY_CHANNELS and not torch.compiler.is_compiling():
+        return winograd_convolution(x, conv.weight, cast("torch.Tensor", conv.bias), NEGATIVE_SLOPE)
+    return _fused_convolution(conv, x, "leaky_relu", [NEGATIVE_SLOPE])
+
+
+def _fused_convolution(
+    conv: nn.Conv2d | nn.Conv3d, x: torch.Tensor, activation: str, scalars: list[float]
+) -> torch.Tensor:
     return torch.ops.mkldnn._convolution_pointwise(
-        x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, 1, "leaky_relu", [NEGATIVE_SLOPE], ""
+        x, conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, 1, activation, scalars, ""
     )

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .compiled import compiled_if_possible
 from .tracing import new_tensor
 
 __all__ = ["corners_and_weights", "pad_to_multiple", "resize", "upsample", "warp", "warp_with_gradient"]
@@ -22,14 +23,16 @@ __all__ = ["corners_and_weights", "pad_to_multiple", "resize", "upsample", "warp
 Derivatives = dict[tuple[int, ...], torch.Tensor]
 
 
-def warp(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
+def warp(image: torch.Tensor, ddf: torch.Tensor, compiled: bool = False) -> torch.Tensor:
     """The value that :func:`warp_with_gradient` gives, without the derivative."""
     if torch.is_grad_enabled() and (image.requires_grad or ddf.requires_grad):
         return _Warp.apply(image, ddf)
-    return _derivatives(image, ddf, order=0)[0][()]
+    return _compiled_value(image, ddf) if compiled else _value(image, ddf)
 
 
-def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def warp_with_gradient(
+    image: torch.Tensor, ddf: torch.Tensor, compiled: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample ``image`` at ``x + ddf(x)`` and return the value and the derivative of the interpolant there.
 
     The derivative is that of the piecewise multilinear function itself, not an interpolated finite difference. At a
@@ -40,6 +43,7 @@ def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Te
     Args:
         image: shape (B, C, *spatial), floating point.
         ddf: displacement in voxels, shape (B, d, *spatial), of the dtype of ``image``.
+        compiled: where no gradient is asked for, take the kernel that torch.compile makes, if it can.
 
     Returns:
         the sampled image, shape (B, C, *spatial), and its gradient per voxel, shape (B, C, d, *spatial).
@@ -47,7 +51,7 @@ def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Te
     if torch.is_grad_enabled() and (image.requires_grad or ddf.requires_grad):
         warped, gradient = _WarpWithGradient.apply(image, ddf)
         return warped, gradient
-    return _value_and_gradient(*_derivatives(image, ddf, order=1))
+    return _compiled_value_and_gradient(image, ddf) if compiled else _value_and_gradient(image, ddf)
 
 
 def corners_and_weights(size: torch.Size, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -92,7 +96,7 @@ class _Warp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(image, ddf)
-        return _derivatives(image, ddf, order=0)[0][()]
+        return _value(image, ddf)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -105,7 +109,7 @@ class _WarpWithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.save_for_backward(image, ddf)
-        return _value_and_gradient(*_derivatives(image, ddf, order=1))
+        return _value_and_gradient(image, ddf)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -180,9 +184,18 @@ def _merge(low: Derivatives, high: Derivatives, axis: int, weight: torch.Tensor,
     return merged
 
 
-def _value_and_gradient(derivatives: Derivatives, inside: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+def _value(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
+    return _derivatives(image, ddf, order=0)[0][()]
+
+
+def _value_and_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    derivatives, inside = _derivatives(image, ddf, order=1)
     gradient = [derivatives[(axis,)] * mask.unsqueeze(1) for axis, mask in enumerate(inside)]
     return derivatives[()], torch.stack(gradient, dim=2)
+
+
+_compiled_value = compiled_if_possible(_value)
+_compiled_value_and_gradient = compiled_if_possible(_value_and_gradient)
 
 
 def _backward_ddf(
