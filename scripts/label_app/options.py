@@ -68,7 +68,7 @@ class Studies(LocalDatastore):
 
 
 def _check_name(role: str, name: str) -> None:
-    if Path(name).name != name:
+    if "/" in name or "\\" in name or name in ("", ".", ".."):
         raise InputError(f"{role} is '{name}': expected a name, not a path.")
 
 
