@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import cast
 
@@ -61,11 +61,17 @@ class Regularizer(nn.Module):
 
 
 def _training_forward(convs: list[nn.Conv2d | nn.Conv3d], x: torch.Tensor) -> torch.Tensor:
-    """Without the first activation kept: it is cheap, from a few channels, and takes as much memory as the others."""
-    x = recomputed(lambda inputs: convs[1](_leaky_relu(convs[0](inputs))), x)
-    for conv in convs[2:]:
-        x = conv(_leaky_relu(x))
-    return x
+    """Keeps every second hidden activation only, and computes the one before it again in the backward pass."""
+
+    def two(first: nn.Module, second: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        return second(_leaky_relu(first(inputs)))
+
+    hidden = convs[:-1]
+    for first, second in zip(hidden[::2], hidden[1::2]):
+        x = _leaky_relu(recomputed(partial(two, first, second), x))
+    if len(hidden) % 2:
+        x = _leaky_relu(hidden[-1](x))
+    return convs[-1](x)
 
 
 def _leaky_relu(x: torch.Tensor) -> torch.Tensor:
