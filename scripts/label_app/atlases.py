@@ -15,7 +15,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from ..data import find_subjects, read_nifti
 from ..errors import InputError
 from .frames import has_frames
-from .options import pair_of, read_options, study
+from .options import listed, pair_of, read_options, study
 from .propagation import Propagation, Propagator, fuse, names_in, task_of, write_like
 
 __all__ = ["AtlasPropagation", "AtlasSet", "atlas_pairs", "read_atlases"]
@@ -116,7 +116,7 @@ class AtlasPropagation(InferTask):
 
     def propagate(self, image: Path, names: str = "", affine: bool = False) -> dict[str, Propagation]:
         """Carry each of the named atlases, or all, to an image."""
-        chosen = [name.strip() for name in names.split(",") if name.strip()] or list(self.atlases.files)
+        chosen = listed(names) or list(self.atlases.files)
         for name in chosen:
             if name not in self.atlases.files:
                 raise InputError(f"atlas: there is no '{name}': expected {', '.join(self.atlases.files)}.")

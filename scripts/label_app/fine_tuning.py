@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 import tempfile
 import time
@@ -11,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from monai.bundle import ConfigWorkflow
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
@@ -19,7 +19,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from ..command_line import report_in_one_line
 from ..errors import InputError
 from ..output import finite, replace_file, sha256
-from .options import read_options
+from .options import listed, read_options
 from .propagation import config_files, inference_config
 
 __all__ = ["FineTuning"]
@@ -85,7 +85,7 @@ class FineTuning(TrainTask):
             pairs = self._pairs(datastore, images, use_labels, Path(folder))
             logger.info("%s: training on %d pairs", self.task, len(pairs))
             metrics = self._train(pairs, options, Path(folder))
-            replace_file(self.weights, lambda path: torch.save(torch.load(Path(folder) / "model.pt"), path))
+            replace_file(self.weights, lambda path: shutil.copyfile(Path(folder) / "model.pt", path))
         stats = {
             "pairs": len(pairs),
             **options,
@@ -99,7 +99,7 @@ class FineTuning(TrainTask):
 
     def _pairs(self, datastore: Datastore, images: str, use_labels: bool, folder: Path) -> Pairs:
         known = sorted(datastore.list_images())
-        chosen = [name.strip() for name in images.split(",") if name.strip()] or known
+        chosen = listed(images) or known
         for name in chosen:
             if name not in known:
                 raise InputError(f"images: there is no '{name}' in the datastore.")

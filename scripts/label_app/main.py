@@ -9,7 +9,6 @@ this file; ``frame_labels``, the layout whose label names the hearts have
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -29,11 +28,9 @@ from scripts.errors import InputError, find_input_error
 from scripts.label_app.atlases import AtlasPropagation, atlas_pairs, read_atlases
 from scripts.label_app.fine_tuning import FineTuning
 from scripts.label_app.frames import FramePropagation, frame_pairs
-from scripts.label_app.options import Studies, check_image, is_upload
+from scripts.label_app.options import Studies, check_image, is_upload, listed
 from scripts.label_app.selection import WorstExplained
 from scripts.output import versions
-
-logger = logging.getLogger(__name__)
 
 
 class GraDIRNApp(MONAILabelApp):
@@ -49,7 +46,7 @@ class GraDIRNApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
-        folders = [folder.strip() for folder in conf.get("atlases", "").split(",") if folder.strip()]
+        folders = listed(conf.get("atlases", ""))
         self.atlases = [read_atlases(Path(folder).expanduser()) for folder in folders]
         layout = conf.get("frame_labels", "sunnybrook")
         if layout not in LAYOUTS or LAYOUTS[layout].pairing != "frames":

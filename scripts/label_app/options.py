@@ -14,7 +14,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from ..command_line import flag
 from ..errors import InputError
 
-__all__ = ["Studies", "check_image", "is_upload", "label_of", "pair_of", "read_options", "stored_label", "study"]
+__all__ = ["Studies", "check_image", "is_upload", "label_of", "listed", "pair_of", "read_options", "study"]
 
 
 def read_options(config: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,6 +43,11 @@ def _read(name: str, default: Any, value: Any) -> Any:
         return type(default)(value)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is '{value}': expected a value like {default}.") from error
+
+
+def listed(text: str) -> list[str]:
+    """The names in a text, with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 class Studies(LocalDatastore):

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.bundle import ConfigParser
+from monai.transforms import Compose
 
 from .. import BUNDLE_ROOT
 from ..data.layouts import Layout
@@ -19,6 +20,7 @@ from ..deformation.formats import image_like
 from ..inferer import predict
 from ..metrics import ncc, rescale
 from ..networks.similarity import local_correlation
+from ..postprocessing import ToNativeGridd, WarpMovingd
 
 __all__ = [
     "TASKS",
@@ -101,7 +103,7 @@ class Propagator:
         self.network = parser.get_parsed_content("network").eval()
         self.inferer = parser.get_parsed_content("inferer")
         self.preprocessing = parser.get_parsed_content("preprocessing")
-        self.postprocessing = parser.get_parsed_content("postprocessing").transforms[:2]
+        self.to_native = Compose([ToNativeGridd(), WarpMovingd()])
 
     @torch.inference_mode()
     def __call__(self, fixed: Path, moving: Path, label_moving: Path) -> Propagation:
@@ -129,9 +131,7 @@ class Propagator:
     def _register(self, files: Mapping[str, Path]) -> dict[Any, Any]:
         data: dict[Any, Any] = self.preprocessing({key: str(path) for key, path in files.items()})
         data["ddf"] = predict(data["image"], self.network, self.inferer, self.device)
-        for transform in self.postprocessing:
-            data = transform(data)
-        return data
+        return self.to_native(data)
 
     @staticmethod
     def _similarity(data: Mapping[Any, Any]) -> float:
