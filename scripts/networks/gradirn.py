@@ -52,6 +52,7 @@ class Block(nn.Module):
         initial_step_size: tau as used; a tenth of it is stored.
         num_channels: hidden channels of r; 0 leaves r out.
         num_layers: convolutions of r.
+        checkpoint: keep none of r's activations for the backward pass.
         compile_sampling: in evaluation.
     """
 
@@ -68,6 +69,7 @@ class Block(nn.Module):
         initial_step_size: float,
         num_channels: int,
         num_layers: int,
+        checkpoint: bool,
         compile_sampling: bool,
     ) -> None:
         super().__init__()
@@ -82,7 +84,9 @@ class Block(nn.Module):
         self.bytes_per_voxel = bytes_per_voxel(spatial_dims, 1 + num_features, num_channels)
         images = 2 * (1 + num_features)
         in_channels = spatial_dims + {"none": 0, "step": images + spatial_dims}.get(regularizer_input, images)
-        self.regularizer = Regularizer(spatial_dims, in_channels, num_channels, num_layers) if num_channels else None
+        self.regularizer = (
+            Regularizer(spatial_dims, in_channels, num_channels, num_layers, checkpoint) if num_channels else None
+        )
 
     @property
     def used_step_size(self) -> torch.Tensor:
@@ -100,7 +104,7 @@ class Block(nn.Module):
                 "none": (),
                 "step": (fixed, warped, descent),
             }[self.regularizer_input]
-            step = step - self.regularizer(torch.cat([ddf, *beside], dim=1)).to(ddf.dtype)
+            step = step - self.regularizer(ddf, *beside).to(ddf.dtype)
         ddf = ddf + step if self.update == "add" else warp(ddf, step, self.compile_sampling) + step
         return gaussian(ddf, self.ddf_smoothing)
 
@@ -149,7 +153,8 @@ class GraDIRN(nn.Module):
             published 5 / (number of steps + 1), too much for ``lncc`` where images are flat.
         output_scale: factor of the initial weights of each regularizer's last convolution, 1 as published; a small
             one lets a training start from small smooth steps.
-        checkpoint_steps: recompute each step in the backward pass instead of keeping its activations.
+        checkpoint_steps: recompute the activations of each step in the backward pass instead of keeping them, in parts
+            of the volume.
         gradient_repeats: differentiate only so many of the last repeats of a block, so that the memory of a training
             does not grow with their number; through those before, the gradient passes as if they were the identity.
         compile_sampling: in evaluation, let torch.compile make the interpolation kernel, at the first call; where it
@@ -219,7 +224,6 @@ class GraDIRN(nn.Module):
             raise InputError(f"no step in num_blocks {tuple(num_blocks)} with num_repeats {tuple(num_repeats)}.")
         self.spatial_dims = spatial_dims
         self.num_repeats = tuple(num_repeats)
-        self.checkpoint_steps = checkpoint_steps
         self.gradient_repeats = gradient_repeats
         step_sizes = [5 / (self.num_steps + 1) if tau is None else tau for tau in given]
         self.features = Features(spatial_dims, num_features, feature_channels) if num_features else None
@@ -237,6 +241,7 @@ class GraDIRN(nn.Module):
                     step_sizes[level],
                     channels[level],
                     num_layers,
+                    checkpoint_steps,
                     compile_sampling,
                 )
                 for _ in range(count)
@@ -335,7 +340,7 @@ class GraDIRN(nn.Module):
             with torch.no_grad():
                 change = block(ddf, fixed, moving) - ddf
             return ddf + change
-        return recomputed(block, ddf, fixed, moving) if self.checkpoint_steps else block(ddf, fixed, moving)
+        return block(ddf, fixed, moving)
 
     def _level_size(self, image: torch.Tensor, level: int) -> tuple[int, ...]:
         """Half the size a level, rounded up: then twice the displacement fits odd sizes too."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache, partial
 from itertools import pairwise
 from typing import cast
@@ -18,6 +19,7 @@ __all__ = ["Regularizer"]
 
 NEGATIVE_SLOPE = 0.2
 MANY_CHANNELS = 32  # with fewer, half the multiplications are not worth the additions
+PART = 32  # slices along the first axis that are differentiated at once, where memory is scarce
 
 
 class Regularizer(nn.Module):
@@ -28,11 +30,19 @@ class Regularizer(nn.Module):
         in_channels: channels of the input.
         num_channels: channels of the hidden layers.
         num_layers: number of convolutions, at least 2.
+        checkpoint: in training, compute the hidden activations again in the backward pass, in parts of the volume.
 
-    Input (B, in_channels, *spatial), output (B, spatial_dims, *spatial).
+    Input (B, in_channels, *spatial) in one or several tensors, output (B, spatial_dims, *spatial).
     """
 
-    def __init__(self, spatial_dims: int, in_channels: int, num_channels: int = 32, num_layers: int = 5) -> None:
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        num_channels: int = 32,
+        num_layers: int = 5,
+        checkpoint: bool = False,
+    ) -> None:
         super().__init__()
         if num_layers < 2:
             raise InputError(f"num_layers must be at least 2, got {num_layers}.")
@@ -43,21 +53,42 @@ class Regularizer(nn.Module):
             nn.init.kaiming_uniform_(layer.weight, a=NEGATIVE_SLOPE, nonlinearity="leaky_relu")
             nn.init.zeros_(layer.bias)
         self.convs = nn.ModuleList(layers)
+        self.checkpoint = checkpoint
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # channels last is what convolutions on a CPU and on tensor cores like best
-        memory_format = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        convs = cast("list[nn.Conv2d | nn.Conv3d]", list(self.convs))
-        x = x.to(dtype=convs[0].weight.dtype, memory_format=memory_format)
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        if self.checkpoint and torch.is_grad_enabled():
+            return self._in_parts(inputs)
+        convs, x = self._prepare(*inputs)
         if torch.is_grad_enabled():
             return _training_forward(convs, x)
         if _can_fuse(convs[0], x):
             for conv in convs[:-1]:
                 x = _fused_activation(conv, x)
             return _fused_convolution(convs[-1], x, "none", [])
-        for conv in convs[:-1]:
-            x = _leaky_relu(conv(x))
-        return convs[-1](x)
+        return _plain_forward(convs, x)
+
+    def _prepare(self, *inputs: torch.Tensor) -> tuple[list[nn.Conv2d | nn.Conv3d], torch.Tensor]:
+        """The convolutions and their input, channels last, which they like best on a CPU and on tensor cores."""
+        convs = cast("list[nn.Conv2d | nn.Conv3d]", list(self.convs))
+        memory_format = torch.channels_last if inputs[0].ndim == 4 else torch.channels_last_3d
+        return convs, torch.cat(inputs, dim=1).to(dtype=convs[0].weight.dtype, memory_format=memory_format)
+
+    def _in_parts(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Slices beyond a part, as many as there are convolutions, make it equal to that of the whole."""
+        depth, around = inputs[0].shape[2], len(self.convs)
+        parts = []
+        for start in range(0, depth, PART):
+            first = max(start - around, 0)
+            views = (x[:, :, first : start + PART + around] for x in inputs)
+            part = recomputed(lambda *part: _plain_forward(*self._prepare(*part)), *views)
+            parts.append(part[:, :, start - first : start - first + PART])
+        return torch.cat(parts, dim=2)
+
+
+def _plain_forward(convs: list[nn.Conv2d | nn.Conv3d], x: torch.Tensor) -> torch.Tensor:
+    for conv in convs[:-1]:
+        x = _leaky_relu(conv(x))
+    return convs[-1](x)
 
 
 def _training_forward(convs: list[nn.Conv2d | nn.Conv3d], x: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,24 @@ def test_the_fused_path_and_the_plain_one_agree(dims, monkeypatch):
     torch.testing.assert_close(net(x).detach(), plain, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(75, 6), (32, 7), (33, 4, 5), (6, 5, 4)])
+def test_parts_equal_the_whole_and_keep_only_the_input(size):
+    torch.manual_seed(0)
+    dims = len(size)
+    whole = Regularizer(dims, in_channels=4, num_channels=6).double()
+    parts = Regularizer(dims, in_channels=4, num_channels=6, checkpoint=True).double()
+    parts.load_state_dict(whole.state_dict())
+    x = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
+    expected = torch.autograd.grad(whole(x).square().sum(), [x, *whole.parameters()])
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        parts(x)
+    assert {tensor.untyped_storage().data_ptr() for tensor in kept} == {x.untyped_storage().data_ptr()}
+    found = torch.autograd.grad(parts(*x.split([3, 1], dim=1)).square().sum(), [x, *parts.parameters()])
+    for one, other in zip(expected, found):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_build_without_the_operator_takes_the_plain_path(monkeypatch):
     def missing(*_):
         raise NotImplementedError
