@@ -25,7 +25,7 @@ fi
 case $name in
 cardiac) # one block at half resolution, applied three times, then split into three
     one=(--network_def#num_blocks "[1,1,1,0]" --network_def#num_repeats "[3,3,3,0]" --network_def#ddf_smoothing 0)
-    from() { printf -- '--initial_weights eval/weights/cardiac_%s/model.pt --val_pairs 6 --val_interval 4' "$1"; }
+    from() { printf -- '--initial_weights eval/weights/cardiac_%s/model.pt --val_pairs 6 --val_interval %s' "$1" "${2:-4}"; }
     train cardiac_1 "" "${cardiac[@]}" "${one[@]}" --max_epochs 80 \
         --regularization_weight 0.03 --folding_weight 0 --learning_rate 0.002
     train cardiac_2 "" "${cardiac[@]}" "${one[@]}" --max_epochs 24 $(from 1) \
@@ -36,12 +36,20 @@ import torch
 weights = torch.load('eval/weights/cardiac_2/model.pt')
 split = lambda key: [key.replace('levels.2.0', f'levels.2.{i}') for i in range(3 if 'levels.2.' in key else 1)]
 weights = {new: value for key, value in weights.items() for new in split(key)}
-weights['levels.3.0.step_size'] = torch.tensor(0.3) # of the refinement: a tenth of tau
+weights['levels.3.0.step_size'] = torch.tensor(0.15) # of the refinement: a tenth of tau
 torch.save(weights, 'eval/weights/cardiac_split/model.pt')"
     train cardiac_3 "" "${cardiac[@]}" --max_epochs 30 $(from split) --learning_rate 0.0015 --label_weight 0.5
     last=(--learning_rate 0.0015 --label_weight 1 --zoom 0.3 --gamma "[0.5,2.0]")
     train cardiac_4 "" "${cardiac[@]}" --max_epochs 32 $(from 3) "${last[@]}"
-    train cardiac "" "${cardiac[@]}" --max_epochs 20 $(from 4) "${last[@]}"
+    train cardiac_5 "" "${cardiac[@]}" --max_epochs 20 $(from 4) "${last[@]}"
+    last+=(--elastic 0.15)
+    train cardiac_6 "" "${cardiac[@]}" --max_epochs 40 $(from 5 10) "${last[@]}"
+    train cardiac_7 "" "${cardiac[@]}" --max_epochs 50 $(from 6 10) "${last[@]}" --motion 0.06
+    mkdir -p eval/weights/cardiac # the mean of the last two
+    "${PYTHON:-python}" -c "
+import torch
+first, second = (torch.load(f'eval/weights/cardiac_{n}/model.pt') for n in (6, 7))
+torch.save({key: (first[key] + second[key]) / 2 for key in first}, 'eval/weights/cardiac/model.pt')"
     ;;
 cardiac_voxelmorph)
     train "$name" voxelmorph "${cardiac[@]}" --max_epochs 80 \

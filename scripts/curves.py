@@ -18,7 +18,7 @@ from .output import replace_file
 __all__ = ["draw_curves", "main", "read_curve"]
 
 TRAININGS = {  # one after the other, each from the weights of the one before
-    "cardiac": ("cardiac_1", "cardiac_2", "cardiac_3", "cardiac_4", "cardiac"),
+    "cardiac": tuple(f"cardiac_{number}" for number in range(1, 8)),
     "hippocampus": ("hippocampus_first", "hippocampus"),
     "brain": ("brain",),
 }

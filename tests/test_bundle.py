@@ -74,7 +74,7 @@ def test_overlays_replace_only_what_is_defined():
 def test_the_network_that_is_trained_is_the_one_that_is_used():
     trained, used = load_config("train")["network_def"], load_config("inference")["network_def"]
     assert trained.pop("output_scale") == 0.05  # of the initial weights alone
-    assert trained.pop("initial_step_size") == [None, None, None, 3.0]  # likewise
+    assert trained.pop("initial_step_size") == [None, None, None, 1.5]  # likewise
     assert trained["num_repeats"][:3] == used["num_repeats"][:3]
     used["num_repeats"][3] = "@refine_steps"  # which is 0 in training
     assert (
@@ -86,7 +86,7 @@ def test_the_network_that_is_trained_is_the_one_that_is_used():
 
 def test_the_number_of_refinement_steps_is_that_of_the_task_or_the_users():
     parser = ConfigParser()
-    for overlays, steps in (([], 5), (["brain"], 10)):
+    for overlays, steps in (([], 8), (["brain"], 10)):
         parser.read_config([str(CONFIGS / f"{name}.yaml") for name in ("inference", *overlays)])
         assert parser.get_parsed_content("network_def").num_repeats[-1] == steps
         parser["refine_steps"] = 2

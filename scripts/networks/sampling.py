@@ -6,7 +6,7 @@ pull-back, aligned corners, border padding: ``warped(x) = image(clamp(x + ddf(x)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
 from itertools import combinations, product
 from operator import mul
@@ -67,7 +67,7 @@ def corners_and_weights(size: torch.Size, ddf: torch.Tensor) -> tuple[torch.Tens
     lower, fraction, _ = _locate(size, ddf)
     corners = product((0, 1), repeat=len(size))
     weights = [reduce(mul, [t if bit else 1 - t for t, bit in zip(fraction, bits)]) for bits in corners]
-    return _corner_indices(size, lower), torch.stack(weights, dim=1)
+    return torch.stack(list(_corner_indices(size, lower)), dim=1), torch.stack(weights, dim=1)
 
 
 def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -145,8 +145,8 @@ def _locate(size: torch.Size, ddf: torch.Tensor) -> tuple[list[torch.Tensor], li
     return lower, fraction, inside
 
 
-def _corner_indices(size: torch.Size, lower: list[torch.Tensor]) -> torch.Tensor:
-    """Flat indices of the 2^d corners, first axis slowest, shape (B, 2^d, *spatial)."""
+def _corner_indices(size: torch.Size, lower: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Flat indices of the 2^d corners, first axis slowest, each (B, *spatial)."""
     strides = [1]
     for extent in reversed(size[1:]):
         strides.insert(0, strides[0] * extent)
@@ -156,7 +156,7 @@ def _corner_indices(size: torch.Size, lower: list[torch.Tensor]) -> torch.Tensor
     steps = [stride if extent > 1 else 0 for stride, extent in zip(strides, size)]
     corners = product((0, 1), repeat=len(size))
     # plain numbers: a tensor of offsets would have to be copied to the GPU, which stalls it
-    return torch.stack([base + sum(s for s, bit in zip(steps, bits) if bit) for bits in corners], dim=1)
+    return (base + sum(s for s, bit in zip(steps, bits) if bit) for bits in corners)
 
 
 def _derivatives(image: torch.Tensor, ddf: torch.Tensor, order: int) -> tuple[Derivatives, list[torch.Tensor]]:
@@ -167,11 +167,11 @@ def _derivatives(image: torch.Tensor, ddf: torch.Tensor, order: int) -> tuple[De
     """
     size = image.shape[2:]
     lower, fraction, inside = _locate(size, ddf)
-    indices = _corner_indices(size, lower)
     flat = image.flatten(2)
-    corners = flat.gather(2, indices.flatten(1).unsqueeze(1).expand(-1, flat.shape[1], -1))
-    corners = corners.view(*image.shape[:2], *indices.shape[1:])
-    nodes: list[Derivatives] = [{(): corner} for corner in corners.unbind(2)]
+    shape = (*image.shape[:2], *ddf.shape[2:])
+    indices = _corner_indices(size, [index.flatten(1).unsqueeze(1) for index in lower])  # a corner at a time
+    corners = (flat.gather(2, index.expand(-1, flat.shape[1], -1)) for index in indices)
+    nodes: list[Derivatives] = [{(): corner.view(shape)} for corner in corners]
     for axis in reversed(range(len(size))):
         weight = fraction[axis].unsqueeze(1)
         nodes = [_merge(low, high, axis, weight, order) for low, high in zip(nodes[0::2], nodes[1::2])]
@@ -219,15 +219,14 @@ def _backward_image(
     """Chain rule towards the image: the corner weights, and their derivatives, scattered back."""
     size = image.shape[2:]
     lower, fraction, inside = _locate(size, ddf)
-    indices = _corner_indices(size, lower).flatten(2)
     flat = torch.zeros_like(image.flatten(2))
-    for corner, bits in enumerate(product((0, 1), repeat=len(size))):
+    for corner, bits in zip(_corner_indices(size, lower), product((0, 1), repeat=len(size))):
         weights = [t if bit else 1 - t for t, bit in zip(fraction, bits)]
         grad = grad_value * reduce(mul, weights).unsqueeze(1)
         if grad_gradient is not None:
             for axis, bit in enumerate(bits):
                 slope = reduce(mul, weights[:axis] + weights[axis + 1 :]) * inside[axis]
                 grad = grad + grad_gradient[:, :, axis] * (slope if bit else -slope).unsqueeze(1)
-        index = indices[:, corner].unsqueeze(1).expand(-1, flat.shape[1], -1)
+        index = corner.flatten(1).unsqueeze(1).expand(-1, flat.shape[1], -1)
         flat = flat.scatter_add(2, index, grad.flatten(2))
     return flat.view(image.shape)
