@@ -37,8 +37,8 @@ def warp_with_gradient(
 
     The derivative is that of the piecewise multilinear function itself, not an interpolated finite difference. At a
     lattice point it is the one-sided derivative towards larger coordinates (towards smaller ones on the last lattice
-    point); beyond the border, where the padding is constant, it is zero. Value and derivative come from one gather
-    of the 2^d corners. Its backward pass is written by hand and keeps only ``image`` and ``ddf``.
+    point); beyond the border, where the padding is constant, it is zero. Both come from the same values of the 2^d
+    corners, gathered a corner at a time. The backward pass is written by hand and keeps only ``image`` and ``ddf``.
 
     Args:
         image: shape (B, C, *spatial), floating point.
