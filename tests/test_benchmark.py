@@ -113,6 +113,7 @@ def test_exponents_and_the_largest_cube():
     # 1 MiB for 80^3 voxels: 8 * 1024 of them in 8 GiB
     assert largest_cube(cases, [0, 0, 0, 1.0], 8) == int(80 * 8192 ** (1 / 3))
     assert [Case("2D steps", 2, 8, repeats=4).grown, Case("2D batch", 2, 8, batch=3).grown] == [12, 3]
+    assert Case("3D training size, checkpoint_steps", 3, 8, training=True, checkpoint=True).grown == 512
 
 
 def test_a_case_is_measured():

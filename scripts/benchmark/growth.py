@@ -53,7 +53,7 @@ class Case:
         """What the series is about."""
         if self.series.endswith("batch"):
             return self.batch
-        return LEVELS * self.repeats if self.series.endswith("steps") else self.voxels
+        return LEVELS * self.repeats if self.series.endswith(" steps") else self.voxels
 
 
 CASES = [
