@@ -67,7 +67,8 @@ def corners_and_weights(size: torch.Size, ddf: torch.Tensor) -> tuple[torch.Tens
     lower, fraction, _ = _locate(size, ddf)
     corners = product((0, 1), repeat=len(size))
     weights = [reduce(mul, [t if bit else 1 - t for t, bit in zip(fraction, bits)]) for bits in corners]
-    return torch.stack(list(_corner_indices(size, lower)), dim=1), torch.stack(weights, dim=1)
+    indices = torch.cat(list(_corner_indices(size, lower)), dim=1).unflatten(2, ddf.shape[2:])
+    return indices, torch.stack(weights, dim=1)
 
 
 def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -146,13 +147,14 @@ def _locate(size: torch.Size, ddf: torch.Tensor) -> tuple[list[torch.Tensor], li
 
 
 def _corner_indices(size: torch.Size, lower: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Flat indices of the 2^d corners, first axis slowest, each (B, *spatial)."""
+    """Flat indices of the 2^d corners, first axis slowest, each (B, 1, points), one at a time to save memory."""
     strides = [1]
     for extent in reversed(size[1:]):
         strides.insert(0, strides[0] * extent)
     base = lower[0]
     for index, extent in zip(lower[1:], size[1:]):
         base = base * extent + index
+    base = base.flatten(1).unsqueeze(1)
     steps = [stride if extent > 1 else 0 for stride, extent in zip(strides, size)]
     corners = product((0, 1), repeat=len(size))
     # plain numbers: a tensor of offsets would have to be copied to the GPU, which stalls it
@@ -169,8 +171,7 @@ def _derivatives(image: torch.Tensor, ddf: torch.Tensor, order: int) -> tuple[De
     lower, fraction, inside = _locate(size, ddf)
     flat = image.flatten(2)
     shape = (*image.shape[:2], *ddf.shape[2:])
-    indices = _corner_indices(size, [index.flatten(1).unsqueeze(1) for index in lower])  # a corner at a time
-    corners = (flat.gather(2, index.expand(-1, flat.shape[1], -1)) for index in indices)
+    corners = (flat.gather(2, index.expand(-1, flat.shape[1], -1)) for index in _corner_indices(size, lower))
     nodes: list[Derivatives] = [{(): corner.view(shape)} for corner in corners]
     for axis in reversed(range(len(size))):
         weight = fraction[axis].unsqueeze(1)
@@ -227,6 +228,5 @@ def _backward_image(
             for axis, bit in enumerate(bits):
                 slope = reduce(mul, weights[:axis] + weights[axis + 1 :]) * inside[axis]
                 grad = grad + grad_gradient[:, :, axis] * (slope if bit else -slope).unsqueeze(1)
-        index = corner.flatten(1).unsqueeze(1).expand(-1, flat.shape[1], -1)
-        flat = flat.scatter_add(2, index, grad.flatten(2))
+        flat = flat.scatter_add(2, corner.expand(-1, flat.shape[1], -1), grad.flatten(2))
     return flat.view(image.shape)
