@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,18 +21,42 @@ MEMORY_VARIANTS = ("reference", "gradirn", "gradirn_checkpoint")
 
 
 def print_speed(runs: int, device: str) -> None:
-    """Median seconds of an evaluation, and how many times the reference's speed that is."""
-    print(f"{describe_machine(device)}\n\n| evaluation, float32 | reference, s | GraDIRN, s | times faster |")
-    print("|---|---|---|---|")
-    for name, (batch, size) in SPEED_CASES.items():
-        network, reference = _networks(len(size), device)
-        image = torch.rand(batch, 2, *size, device=device)
-        with torch.no_grad():  # the reference cannot run in inference mode
-            medians = interleaved_medians([partial(reference, image), partial(network, image)], runs, device)
-        print(f"| {name} | {medians[0]:.3f} | {medians[1]:.3f} | {medians[0] / medians[1]:.2f} |", flush=True)
+    """Median seconds of evaluations and training steps, and how many times the speed of the reference in float32."""
+    print(f"{describe_machine(device)}\n")
+    print("| | reference, s | GraDIRN, s | times faster | bfloat16, s | times faster |")
+    print("|---|---|---|---|---|---|")
+    for training in (False, True):
+        for name, (batch, size) in SPEED_CASES.items():
+            network, reference = _networks(len(size), device)
+            image = torch.rand(batch, 2, *size, device=device)
+            kinds: list[tuple[nn.Module, bool]] = [
+                (reference, False),
+                (network, False),
+                *([(network, True)] if _has_bfloat16(device) else []),
+            ]
+            calls = [partial(_run, net, image, training, half) for net, half in kinds]
+            first, *others = interleaved_medians(calls, runs, device)
+            cells = [f"{first:.3f}", *(text for other in others for text in (f"{other:.3f}", f"{first / other:.2f}"))]
+            row = [f"{'training step' if training else 'evaluation'}, {name}", *cells, *["-"] * (5 - len(cells))]
+            print(f"| {' | '.join(row)} |", flush=True)
 
 
-def interleaved_medians(calls: list[Callable[[], Any]], runs: int, device: str = "cpu") -> list[float]:
+def _run(network: nn.Module, image: torch.Tensor, training: bool, half: bool) -> None:
+    # the reference cannot run in inference mode
+    with torch.set_grad_enabled(training), torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+        result = network(image)
+    if training:
+        network.zero_grad()
+        result.square().mean().backward()
+
+
+def _has_bfloat16(device: str) -> bool:
+    if device != "cpu":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def interleaved_medians(calls: Sequence[Callable[[], Any]], runs: int, device: str = "cpu") -> list[float]:
     """Median seconds of each call, called in turn ``runs`` times after one warm-up round."""
     found: list[list[float]] = [[] for _ in calls]
     for run in range(runs + 1):
@@ -67,8 +91,7 @@ def training_peak(variant: str, size: int, device: str) -> float:
 
 
 def training_step(network: nn.Module, image: torch.Tensor) -> None:
-    network.zero_grad()
-    network(image).square().mean().backward()
+    _run(network, image, training=True, half=False)
 
 
 def _networks(spatial_dims: int, device: str, checkpoint_steps: bool = False) -> tuple[GraDIRN, ReferenceGraDIRN]:

@@ -80,8 +80,9 @@ def _few_channels(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
 
     The three taps along the first axis are channels of a convolution of a third of the work, to be added up.
     """
-    before, here, after = _fused_convolution(x, _taps_as_channels(weight)).chunk(3, dim=1)
-    y = here + bias.view(-1, *[1] * (x.ndim - 2)).float()
+    taps = _fused_convolution(x, _taps_as_channels(weight))
+    before, here, after = taps.to(dtype=torch.float32, memory_format=torch.contiguous_format).chunk(3, dim=1)
+    y = here + bias.view(-1, *[1] * (x.ndim - 2))
     y[:, :, 1:].add_(before[:, :, :-1])
     y[:, :, :-1].add_(after[:, :, 1:])
     return y
