@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import torch
 
 __all__ = ["cpu_seconds", "describe_machine", "peak_growth", "run_apart", "seconds", "wall_seconds"]
 
-# glibc: give freed blocks back at once, so that the peak is that of what is alive and repeats from run to run
+# glibc: give freed blocks back at once, so that the peak is that of what is alive and repeats from run to run; it takes
+# up to twice the time
 RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
@@ -51,11 +52,10 @@ def peak_growth(call: Callable[[], Any], device: str = "cpu") -> float:
     return _resident("VmHWM") - held
 
 
-def run_apart(*arguments: str) -> str:
+def run_apart(*arguments: str, environment: Mapping[str, str] = RETURN_FREED_MEMORY) -> str:
     """The last line that ``python -m scripts.benchmark`` prints in a process of its own, where the peak is its own."""
     command = [sys.executable, "-W", "ignore", "-m", "scripts.benchmark", *arguments]
-    environment = os.environ | RETURN_FREED_MEMORY
-    child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
     return child.stdout.splitlines()[-1]
 
 
