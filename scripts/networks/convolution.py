@@ -154,6 +154,7 @@ def _by_onednn(x: torch.Tensor) -> bool:
 
 
 @cache
+@torch.compiler.assume_constant_result
 def _fused_convolution_works() -> bool:
     """Try the operator once: it is not part of torch's public interface, and not in every build of it."""
     weight, x = torch.full([1, 1, 3, 3], -1.0), torch.ones(1, 1, 3, 3)
