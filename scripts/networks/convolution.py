@@ -153,10 +153,14 @@ def _by_onednn(x: torch.Tensor) -> bool:
     )
 
 
-@cache
 @torch.compiler.assume_constant_result
 def _fused_convolution_works() -> bool:
-    """Try the operator once: it is not part of torch's public interface, and not in every build of it."""
+    return _try_fused_convolution()
+
+
+@cache
+def _try_fused_convolution() -> bool:
+    """The operator is not part of torch's public interface, and not in every build of it."""
     weight, x = torch.full([1, 1, 3, 3], -1.0), torch.ones(1, 1, 3, 3)
     try:
         fused = _fused_convolution(x, weight, torch.zeros(1), "leaky_relu", [NEGATIVE_SLOPE])

@@ -16,9 +16,10 @@ from monai.data import MetaTensor
 from torch import nn
 
 from ..errors import InputError
+from .compiled import compiled_if_possible
 from .features import Features
 from .filters import gaussian
-from .memory import bytes_per_voxel, recomputed
+from .memory import COMPILED, bytes_per_voxel, recomputed
 from .regularizer import Regularizer
 from .sampling import resize, upsample, warp
 from .similarity import Similarity, get_similarity, normalized_step, similarity_gradient
@@ -30,6 +31,8 @@ REGULARIZER_INPUTS = ("warped", "moving", "none", "step")
 UPDATES = ("add", "compose")
 STEP_SIZE_SCALE = 10.0
 T = TypeVar("T")
+
+_compiled_call = compiled_if_possible(lambda module, *tensors: module(*tensors))
 
 
 class Block(nn.Module):
@@ -53,7 +56,6 @@ class Block(nn.Module):
         num_channels: hidden channels of r; 0 leaves r out.
         num_layers: convolutions of r.
         checkpoint: keep none of r's activations for the backward pass.
-        compile_sampling: in evaluation.
     """
 
     def __init__(
@@ -70,7 +72,6 @@ class Block(nn.Module):
         num_channels: int,
         num_layers: int,
         checkpoint: bool,
-        compile_sampling: bool,
     ) -> None:
         super().__init__()
         self.similarity = similarity
@@ -79,7 +80,6 @@ class Block(nn.Module):
         self.normalize_step = normalize_step
         self.step_smoothing = step_smoothing
         self.ddf_smoothing = ddf_smoothing
-        self.compile_sampling = compile_sampling
         self.step_size = nn.Parameter(torch.tensor(initial_step_size / STEP_SIZE_SCALE))
         self.bytes_per_voxel = bytes_per_voxel(spatial_dims, 1 + num_features, num_channels)
         images = 2 * (1 + num_features)
@@ -105,7 +105,7 @@ class Block(nn.Module):
                 "step": (fixed, warped, descent),
             }[self.regularizer_input]
             step = step - self.regularizer(ddf, *beside).to(ddf.dtype)
-        ddf = ddf + step if self.update == "add" else warp(ddf, step, self.compile_sampling) + step
+        ddf = ddf + step if self.update == "add" else warp(ddf, step) + step
         return gaussian(ddf, self.ddf_smoothing)
 
     def _descent(
@@ -114,9 +114,9 @@ class Block(nn.Module):
         """The warped image and the explicit step, in the precision of ddf also under AMP."""
         with torch.autocast(ddf.device.type, enabled=False):
             if self.normalize_step:
-                warped, step = normalized_step(self.similarity, fixed, moving, ddf, self.compile_sampling)
+                warped, step = normalized_step(self.similarity, fixed, moving, ddf)
             else:
-                warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf, self.compile_sampling)
+                warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
                 step = -gradient
             return warped, self.used_step_size.to(ddf.dtype) * gaussian(step, self.step_smoothing)
 
@@ -157,8 +157,8 @@ class GraDIRN(nn.Module):
             of the volume.
         gradient_repeats: differentiate only so many of the last repeats of a block, so that the memory of a training
             does not grow with their number; through those before, the gradient passes as if they were the identity.
-        compile_sampling: in evaluation, let torch.compile make the interpolation kernel, at the first call; where it
-            cannot, nothing changes.
+        compile_steps: in evaluation, let torch.compile make the step of each block, at the first call; where it cannot,
+            nothing changes.
 
     Raises:
         InputError: a ValueError, for an option out of its range.
@@ -192,7 +192,7 @@ class GraDIRN(nn.Module):
         output_scale: float = 1.0,
         checkpoint_steps: bool = False,
         gradient_repeats: int | None = None,
-        compile_sampling: bool = False,
+        compile_steps: bool = False,
     ) -> None:
         super().__init__()
         if gradient_repeats is not None and gradient_repeats < 1:
@@ -225,6 +225,7 @@ class GraDIRN(nn.Module):
         self.spatial_dims = spatial_dims
         self.num_repeats = tuple(num_repeats)
         self.gradient_repeats = gradient_repeats
+        self.compile_steps = compile_steps
         step_sizes = [5 / (self.num_steps + 1) if tau is None else tau for tau in given]
         self.features = Features(spatial_dims, num_features, feature_channels) if num_features else None
         self.levels = nn.ModuleList(
@@ -242,7 +243,6 @@ class GraDIRN(nn.Module):
                     channels[level],
                     num_layers,
                     checkpoint_steps,
-                    compile_sampling,
                 )
                 for _ in range(count)
             )
@@ -263,7 +263,7 @@ class GraDIRN(nn.Module):
         levels = cast("list[list[Block]]", self.levels)
         level, block = [(n, blocks[0]) for n, blocks in enumerate(levels) if blocks and self.num_repeats[n]][-1]
         voxels = math.prod(size) / 2 ** (self.spatial_dims * (len(self.levels) - 1 - level))
-        return int(voxels * block.bytes_per_voxel)
+        return int(voxels * block.bytes_per_voxel * (COMPILED if self.compile_steps else 1))
 
     def step_sizes(self) -> dict[str, float]:
         """tau of each block, by ``level_<l>_block_<b>``, as used."""
@@ -340,6 +340,8 @@ class GraDIRN(nn.Module):
             with torch.no_grad():
                 change = block(ddf, fixed, moving) - ddf
             return ddf + change
+        if self.compile_steps and not torch.is_grad_enabled():
+            return _compiled_call(block, ddf, fixed, moving)
         return block(ddf, fixed, moving)
 
     def _level_size(self, image: torch.Tensor, level: int) -> tuple[int, ...]:

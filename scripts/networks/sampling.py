@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .compiled import compiled_if_possible
 from .tracing import new_tensor
 
 __all__ = ["corners_and_weights", "pad_to_multiple", "resize", "upsample", "warp", "warp_with_gradient"]
@@ -23,16 +22,14 @@ __all__ = ["corners_and_weights", "pad_to_multiple", "resize", "upsample", "warp
 Derivatives = dict[tuple[int, ...], torch.Tensor]
 
 
-def warp(image: torch.Tensor, ddf: torch.Tensor, compiled: bool = False) -> torch.Tensor:
+def warp(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
     """The value that :func:`warp_with_gradient` gives, without the derivative."""
     if torch.is_grad_enabled() and (image.requires_grad or ddf.requires_grad):
         return _Warp.apply(image, ddf)
-    return _compiled_value(image, ddf) if compiled else _value(image, ddf)
+    return _value(image, ddf)
 
 
-def warp_with_gradient(
-    image: torch.Tensor, ddf: torch.Tensor, compiled: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
+def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sample ``image`` at ``x + ddf(x)`` and return the value and the derivative of the interpolant there.
 
     The derivative is that of the piecewise multilinear function itself, not an interpolated finite difference. At a
@@ -43,7 +40,6 @@ def warp_with_gradient(
     Args:
         image: shape (B, C, *spatial), floating point.
         ddf: displacement in voxels, shape (B, d, *spatial), of the dtype of ``image``.
-        compiled: where no gradient is asked for, take the kernel that torch.compile makes, if it can.
 
     Returns:
         the sampled image, shape (B, C, *spatial), and its gradient per voxel, shape (B, C, d, *spatial).
@@ -51,7 +47,7 @@ def warp_with_gradient(
     if torch.is_grad_enabled() and (image.requires_grad or ddf.requires_grad):
         warped, gradient = _WarpWithGradient.apply(image, ddf)
         return warped, gradient
-    return _compiled_value_and_gradient(image, ddf) if compiled else _value_and_gradient(image, ddf)
+    return _value_and_gradient(image, ddf)
 
 
 def corners_and_weights(size: torch.Size, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,10 +189,6 @@ def _value_and_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.T
     derivatives, inside = _derivatives(image, ddf, order=1)
     gradient = [derivatives[(axis,)] * mask.unsqueeze(1) for axis, mask in enumerate(inside)]
     return derivatives[()], torch.stack(gradient, dim=2)
-
-
-_compiled_value = compiled_if_possible(_value)
-_compiled_value_and_gradient = compiled_if_possible(_value_and_gradient)
 
 
 def _backward_ddf(

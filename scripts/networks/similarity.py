@@ -49,7 +49,7 @@ class Similarity:
 
 
 def similarity_gradient(
-    similarity: Similarity, fixed: torch.Tensor, moving: torch.Tensor, ddf: torch.Tensor, compiled: bool = False
+    similarity: Similarity, fixed: torch.Tensor, moving: torch.Tensor, ddf: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Warp the moving image and return it with the gradient of D with respect to the displacement.
 
@@ -60,17 +60,16 @@ def similarity_gradient(
         fixed: shape (B, 1, *spatial).
         moving: shape (B, 1, *spatial).
         ddf: displacement in voxels, shape (B, d, *spatial).
-        compiled: see :func:`warp_with_gradient`.
 
     Returns:
         the warped image (B, 1, *spatial) and the gradient (B, d, *spatial).
     """
-    warped, warped_gradient = warp_with_gradient(moving, ddf, compiled)
+    warped, warped_gradient = warp_with_gradient(moving, ddf)
     return warped, similarity.derivative(fixed, warped) * warped_gradient.squeeze(1)
 
 
 def normalized_step(
-    similarity: Similarity, fixed: torch.Tensor, moving: torch.Tensor, ddf: torch.Tensor, compiled: bool = False
+    similarity: Similarity, fixed: torch.Tensor, moving: torch.Tensor, ddf: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Warp the moving image and return it with the step of the demons algorithm, at most half a voxel long.
 
@@ -84,12 +83,11 @@ def normalized_step(
         fixed: shape (B, C, *spatial).
         moving: shape (B, C, *spatial).
         ddf: displacement in voxels, shape (B, d, *spatial).
-        compiled: see :func:`warp_with_gradient`.
 
     Returns:
         the warped channels (B, C, *spatial) and the step (B, d, *spatial), a descent direction.
     """
-    warped, gradient = warp_with_gradient(moving, ddf, compiled)
+    warped, gradient = warp_with_gradient(moving, ddf)
     residual, slope = similarity.residual(fixed[:, :1], warped[:, :1])
     residual = torch.cat([residual, fixed[:, 1:] - warped[:, 1:]], 1)
     gradient = torch.cat([(slope * gradient[:, 0]).unsqueeze(1), gradient[:, 1:]], 1)

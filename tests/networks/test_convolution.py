@@ -86,17 +86,17 @@ def test_a_build_without_the_operator_takes_the_plain_path(monkeypatch):
         raise NotImplementedError
 
     monkeypatch.setattr(convolution, "_fused_convolution", missing)
-    convolution._fused_convolution_works.cache_clear()
+    convolution._try_fused_convolution.cache_clear()
     try:
         with torch.no_grad():
             assert Regularizer(2, in_channels=4)(torch.rand(1, 4, 8, 8)).shape == (1, 2, 8, 8)
     finally:
-        convolution._fused_convolution_works.cache_clear()
+        convolution._try_fused_convolution.cache_clear()
 
 
 def test_the_trial_of_the_operator_does_not_depend_on_autocast():
-    convolution._fused_convolution_works.cache_clear()
+    convolution._try_fused_convolution.cache_clear()
     with torch.autocast("cpu", torch.bfloat16):
         inside = convolution._fused_convolution_works()
-    convolution._fused_convolution_works.cache_clear()
+    convolution._try_fused_convolution.cache_clear()
     assert inside == convolution._fused_convolution_works()
