@@ -67,6 +67,7 @@ def loaded_and_exported_network(bundle: Path) -> None:
         config_file=str(bundle / "configs" / "inference.json"),
         bundle_root=str(bundle),
     )
+    torch.manual_seed(0)
     image = torch.rand(2, 2, 37, 44)
     with torch.inference_mode():
         torch.testing.assert_close(torch.jit.load("model.ts")(image), network.eval()(image), atol=1e-3, rtol=0)
