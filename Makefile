@@ -20,19 +20,19 @@ demo: .venv/installed
 		--datalist $(SAMPLES)/hippocampus/pairs.json --output_dir eval/demo/hippocampus
 	$(BUNDLE) --config_file "['configs/inference.yaml','configs/brain.yaml']" \
 		--datalist $(SAMPLES)/brain_synthetic/pairs.json --output_dir eval/demo/brain
-	@$(BIN)/python -m scripts.report eval/demo/cardiac eval/demo/hippocampus eval/demo/brain
+	@$(BIN)/python -m scripts.results.tables eval/demo/cardiac eval/demo/hippocampus eval/demo/brain
 
 test: .venv/installed-test lint
 	$(BIN)/python -m pytest --numprocesses 2
 
 benchmark-gpu: .venv/installed
-	$(BIN)/python -m scripts.benchmark speed --device cuda
-	$(BIN)/python -m scripts.benchmark memory --device cuda
-	$(BIN)/python -m scripts.benchmark growth --device cuda --output_dir eval/growth_gpu
+	$(BIN)/python -m scripts.tools.benchmark speed --device cuda
+	$(BIN)/python -m scripts.tools.benchmark memory --device cuda
+	$(BIN)/python -m scripts.tools.benchmark growth --device cuda --output_dir eval/growth_gpu
 
 release: .venv/installed-test
-	$(BIN)/python -m scripts.release
-	GRADIRN_ZIP=$$(ls -t dist/gradirn_v*.zip | head -n 1) $(BIN)/python -m pytest tests/test_release.py
+	$(BIN)/python -m scripts.tools.release
+	GRADIRN_ZIP=$$(ls -t dist/gradirn_v*.zip | head -n 1) $(BIN)/python -m pytest tests/tools/test_release.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

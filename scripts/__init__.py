@@ -1,7 +1,5 @@
 """GraDIRN, a MONAI bundle for deformable registration of medical images."""
 
-from pathlib import Path
+from .support.bundle import BUNDLE_ROOT
 
 __all__ = ["BUNDLE_ROOT"]
-
-BUNDLE_ROOT = str(Path(__file__).resolve().parents[1])

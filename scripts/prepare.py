@@ -22,15 +22,14 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from .command_line import report_in_one_line
-from .data.alignment import find_affine
-from .data.brains import check_brain, correct_bias
-from .data.nifti import read_nifti
-from .data.synthesis import paint_t1, without_extracerebral
-from .data.transforms import check_same_grid
 from .deformation.grid import apply_affine, lattice, sample
-from .errors import InputError
-from .output import prepare_folder
+from .images.alignment import find_affine
+from .images.brains import check_brain, correct_bias
+from .images.loading import check_same_grid, read_nifti
+from .images.synthesis import paint_t1, without_extracerebral
+from .support.command_line import report_in_one_line
+from .support.errors import InputError
+from .support.files import prepare_folder
 
 __all__ = ["Target", "main", "prepare_subject", "prepare_subjects"]
 

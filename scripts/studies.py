@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import BUNDLE_ROOT
-from .command_line import report_in_one_line
-from .errors import InputError
+from .support.bundle import BUNDLE_ROOT
+from .support.command_line import report_in_one_line
+from .support.errors import InputError
 
 __all__ = ["data_efficiency", "domain_shift", "main"]
 

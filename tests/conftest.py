@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import run
+from monai.data import MetaTensor
 
-from scripts.errors import find_input_error
+from scripts.support.errors import find_input_error
 
 # one thread is the fastest for images as small as those of the tests, and it repeats exactly
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -75,6 +76,18 @@ def message_of(call):
 
 def load_json(path):
     return json.loads(Path(path).read_text())
+
+
+def meta(values, shift=0.0, spacing=1.0):
+    """An image of these values, whose origin lies at ``shift`` mm along the first axis."""
+    affine = torch.diag(torch.tensor([spacing, spacing, spacing, 1.0], dtype=torch.float64))
+    affine[0, 3] = shift
+    return MetaTensor(values[None].float(), affine=affine)
+
+
+def ramp(shape=(6, 4, 3)):
+    """1, 2, 3, ... along the first axis."""
+    return torch.arange(1.0, shape[0] + 1).view(-1, 1, 1).expand(shape).clone()
 
 
 def blobs(shape, seed=0):

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from scripts.output import OUTPUTS
+from scripts.results.writer import OUTPUTS
 
 from .conftest import ROOT, blobs, load_json, message_of, oblique_affine
 

@@ -13,7 +13,7 @@ from monai.bundle import ckpt_export
 from scipy.ndimage import map_coordinates
 
 from scripts.networks import GraDIRN
-from scripts.output import OUTPUTS
+from scripts.results.writer import OUTPUTS
 
 from .conftest import ROOT, blobs, load_json, message_of, oblique_affine
 

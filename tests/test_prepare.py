@@ -10,8 +10,8 @@ import torch
 from monai.data import MetaTensor
 
 from scripts import prepare
-from scripts.errors import InputError
 from scripts.prepare import Target, prepare_subject, prepare_subjects
+from scripts.support.errors import InputError
 
 from .conftest import ROOT, blobs, oblique_affine
 

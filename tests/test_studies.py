@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from scripts.errors import InputError
 from scripts.studies import Study, main
+from scripts.support.errors import InputError
 
 from .conftest import SAMPLES
 

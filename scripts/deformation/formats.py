@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from ..errors import InputError
+from ..support.errors import InputError
 from .grid import apply_affine, lattice, sample
 
 __all__ = ["ddf_to_itk", "image_like", "read_displacement"]

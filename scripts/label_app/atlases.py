@@ -12,8 +12,9 @@ import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from ..data import find_subjects, read_nifti
-from ..errors import InputError
+from ..cohorts import find_subjects
+from ..images import read_nifti
+from ..support.errors import InputError
 from .frames import has_frames
 from .options import listed, pair_of, read_options, study
 from .propagation import Propagation, Propagator, fuse, names_in, task_of, write_like

@@ -16,9 +16,9 @@ from monai.bundle import ConfigWorkflow
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
-from ..command_line import report_in_one_line
-from ..errors import InputError
-from ..output import finite, replace_file, sha256
+from ..support.command_line import report_in_one_line
+from ..support.errors import InputError
+from ..support.files import finite, replace_file, sha256
 from .options import listed, read_options
 from .propagation import config_files, inference_config
 

@@ -13,8 +13,8 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from ..data.nifti import read_nifti
-from ..errors import InputError
+from ..images.loading import read_nifti
+from ..support.errors import InputError
 from .options import check_image, label_of, pair_of, read_options, study
 from .propagation import Propagator, ejection_fraction, names_in, volumes_ml, write_like
 

@@ -23,14 +23,14 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import MONAILabelException
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # MONAI Label knows the folder of this file only
-from scripts.data.layouts import LAYOUTS
-from scripts.errors import InputError, find_input_error
+from scripts.cohorts.layouts import LAYOUTS
 from scripts.label_app.atlases import AtlasPropagation, atlas_pairs, read_atlases
 from scripts.label_app.fine_tuning import FineTuning
 from scripts.label_app.frames import FramePropagation, frame_pairs
 from scripts.label_app.options import Studies, check_image, is_upload, listed
 from scripts.label_app.selection import WorstExplained
-from scripts.output import versions
+from scripts.support.bundle import versions
+from scripts.support.errors import InputError, find_input_error
 
 
 class GraDIRNApp(MONAILabelApp):

@@ -11,8 +11,8 @@ from monailabel.config import settings
 from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
-from ..command_line import flag
-from ..errors import InputError
+from ..support.command_line import flag
+from ..support.errors import InputError
 
 __all__ = ["Studies", "check_image", "is_upload", "label_of", "listed", "pair_of", "read_options", "study"]
 

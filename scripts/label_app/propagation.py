@@ -14,13 +14,13 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from .. import BUNDLE_ROOT
-from ..data.layouts import Layout
+from ..cohorts.layouts import Layout
 from ..deformation.formats import image_like
-from ..inferer import predict
-from ..metrics import ncc, rescale
 from ..networks.similarity import local_correlation
-from ..postprocessing import ToNativeGridd, WarpMovingd
+from ..registration.inferer import predict
+from ..registration.native import ToNativeGridd, WarpMovingd
+from ..results.measures import ncc, rescale
+from ..support.bundle import BUNDLE_ROOT
 
 __all__ = [
     "TASKS",

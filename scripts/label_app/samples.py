@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from .. import BUNDLE_ROOT
+from ..support.bundle import BUNDLE_ROOT
 
 __all__ = ["write_samples"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from ..errors import find_input_error
+from ..support.errors import find_input_error
 from .options import read_options
 
 __all__ = ["WorstExplained"]

@@ -9,7 +9,7 @@ import torch
 from monai.networks.nets import UNet
 from torch import nn
 
-from .sampling import pad_to_multiple
+from .kernels.sampling import pad_to_multiple
 
 __all__ = ["Features"]
 

@@ -15,110 +15,23 @@ import torch
 from monai.data import MetaTensor
 from torch import nn
 
-from ..errors import InputError
-from .compiled import compiled_if_possible
+from ..support.errors import InputError
 from .features import Features
-from .filters import gaussian
-from .memory import COMPILED, bytes_per_voxel, recomputed
+from .kernels.compiled import compiled_if_possible
+from .kernels.memory import COMPILED
+from .kernels.sampling import resize, upsample
+from .kernels.tracing import Traced, new_tensor
 from .regularizer import Regularizer
-from .sampling import resize, upsample, warp
-from .similarity import Similarity, get_similarity, normalized_step, similarity_gradient
-from .tracing import Traced, new_tensor
+from .similarity import get_similarity
+from .step import Block
 
 __all__ = ["DeepSupervision", "GraDIRN"]
 
 REGULARIZER_INPUTS = ("warped", "moving", "none", "step")
 UPDATES = ("add", "compose")
-STEP_SIZE_SCALE = 10.0
 T = TypeVar("T")
 
 _compiled_call = compiled_if_possible(lambda module, *tensors: module(*tensors))
-
-
-class Block(nn.Module):
-    """One step of the unrolled optimisation, s = -tau * grad_u D(F, M o (id + u)) - r([u, F, M o (id + u)]).
-
-    The published network adds it, u <- u + s. Composed, id + u <- (id + u) o (id + s), small smooth steps keep the
-    whole free of folds. Normalized, the demons step stands in place of -grad_u D, so that one tau serves flat and
-    contrasted regions.
-
-    Args:
-        spatial_dims: 2 or 3.
-        similarity: D and its derivative.
-        update: ``add`` or ``compose``.
-        regularizer_input: what r sees beside u: ``warped`` F and the warped M, ``moving`` F and M, ``none`` nothing,
-            ``step`` F, the warped M and the explicit step.
-        normalize_step: take the demons step.
-        step_smoothing: standard deviation, in voxels, of a Gaussian filter of the explicit step.
-        ddf_smoothing: likewise, of the displacement after the step.
-        num_features: channels of the images beside their intensities.
-        initial_step_size: tau as used; a tenth of it is stored.
-        num_channels: hidden channels of r; 0 leaves r out.
-        num_layers: convolutions of r.
-        checkpoint: keep none of r's activations for the backward pass.
-    """
-
-    def __init__(
-        self,
-        spatial_dims: int,
-        similarity: Similarity,
-        update: str,
-        regularizer_input: str,
-        normalize_step: bool,
-        step_smoothing: float,
-        ddf_smoothing: float,
-        num_features: int,
-        initial_step_size: float,
-        num_channels: int,
-        num_layers: int,
-        checkpoint: bool,
-    ) -> None:
-        super().__init__()
-        self.similarity = similarity
-        self.update = update
-        self.regularizer_input = regularizer_input
-        self.normalize_step = normalize_step
-        self.step_smoothing = step_smoothing
-        self.ddf_smoothing = ddf_smoothing
-        self.step_size = nn.Parameter(torch.tensor(initial_step_size / STEP_SIZE_SCALE))
-        self.bytes_per_voxel = bytes_per_voxel(spatial_dims, 1 + num_features, num_channels)
-        images = 2 * (1 + num_features)
-        in_channels = spatial_dims + {"none": 0, "step": images + spatial_dims}.get(regularizer_input, images)
-        self.regularizer = (
-            Regularizer(spatial_dims, in_channels, num_channels, num_layers, checkpoint) if num_channels else None
-        )
-
-    @property
-    def used_step_size(self) -> torch.Tensor:
-        """tau: ten times the stored value."""
-        return STEP_SIZE_SCALE * self.step_size
-
-    def forward(self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
-        """Return the next displacement, (B, d, *spatial); all arguments are float32 or float64 and stay so."""
-        warped, descent = recomputed(self._descent, ddf, fixed, moving)
-        step = descent
-        if self.regularizer is not None:
-            beside = {
-                "warped": (fixed, warped),
-                "moving": (fixed, moving),
-                "none": (),
-                "step": (fixed, warped, descent),
-            }[self.regularizer_input]
-            step = step - self.regularizer(ddf, *beside).to(ddf.dtype)
-        ddf = ddf + step if self.update == "add" else warp(ddf, step) + step
-        return gaussian(ddf, self.ddf_smoothing)
-
-    def _descent(
-        self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The warped image and the explicit step, in the precision of ddf also under AMP."""
-        with torch.autocast(ddf.device.type, enabled=False):
-            if self.normalize_step:
-                warped, step = normalized_step(self.similarity, fixed, moving, ddf)
-            else:
-                warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
-                step = -gradient
-            return warped, self.used_step_size.to(ddf.dtype) * gaussian(step, self.step_smoothing)
 
 
 class GraDIRN(nn.Module):

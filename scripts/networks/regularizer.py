@@ -10,9 +10,9 @@ import torch
 from monai.networks.layers.factories import Conv
 from torch import nn
 
-from ..errors import InputError
-from .convolution import NEGATIVE_SLOPE, Convolutions, Layer, channels_last, convolve
-from .memory import recomputed
+from ..support.errors import InputError
+from .kernels.checkpointing import recomputed
+from .kernels.convolution import NEGATIVE_SLOPE, Convolutions, Layer, channels_last, convolve
 
 __all__ = ["Regularizer"]
 

@@ -12,10 +12,10 @@ from functools import partial
 
 import torch
 
-from ..errors import InputError
-from .filters import window_mean, window_mean_transposed
-from .sampling import warp_with_gradient
-from .tracing import new_tensor
+from ..support.errors import InputError
+from .kernels.filters import window_mean, window_mean_transposed
+from .kernels.sampling import warp_with_gradient
+from .kernels.tracing import new_tensor
 
 __all__ = [
     "SIMILARITIES",

@@ -7,8 +7,8 @@ from monai.networks.nets import VoxelMorph as MonaiVoxelMorph
 from monai.utils import convert_to_tensor
 from torch import nn
 
-from ..errors import InputError
-from .sampling import pad_to_multiple
+from ..support.errors import InputError
+from .kernels.sampling import pad_to_multiple
 
 __all__ = ["VoxelMorph"]
 

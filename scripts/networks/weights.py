@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import InputError
+from ..support.errors import InputError
 
 __all__ = ["load_torchscript", "load_weights"]
 

@@ -7,7 +7,7 @@ import SimpleITK as sitk
 import torch
 
 from scripts.deformation.formats import ddf_to_itk, image_like, read_displacement
-from scripts.errors import InputError
+from scripts.support.errors import InputError
 
 from ..conftest import oblique_affine
 

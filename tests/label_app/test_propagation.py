@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.data import read_nifti
-from scripts.data.layouts import LAYOUTS
+from scripts.cohorts.layouts import LAYOUTS
+from scripts.images import read_nifti
 from scripts.label_app.propagation import Propagator, ejection_fraction, fuse, names_in, task_of, volumes_ml, write_like
-from scripts.metrics import dice_per_class
+from scripts.results.measures import dice_per_class
 
 from ..conftest import SAMPLES, message_of
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.benchmark.reference import ReferenceGraDIRN
-from scripts.errors import InputError
 from scripts.networks import DeepSupervision, GraDIRN
-from scripts.networks.sampling import warp_with_gradient
+from scripts.networks.kernels.sampling import warp_with_gradient
+from scripts.support.errors import InputError
+from scripts.tools.benchmark.reference import ReferenceGraDIRN
 
 
 def smooth_image(size, batch=1, dtype=torch.float32, seed=0):

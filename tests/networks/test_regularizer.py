@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scripts.networks import convolution
+from scripts.networks.kernels import convolution
 from scripts.networks.regularizer import Regularizer
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from scripts.benchmark.reference import reference_energy, reference_warp
-from scripts.errors import InputError
 from scripts.networks.similarity import SIMILARITIES, get_similarity, normalized_step, similarity_gradient
+from scripts.support.errors import InputError
+from scripts.tools.benchmark.reference import reference_energy, reference_warp
 
 SIZES = [(7, 6), (5, 6, 4)]
 NAMES = list(SIMILARITIES)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from monai.networks.blocks import Warp
 
-from scripts.errors import InputError
 from scripts.networks import VoxelMorph
+from scripts.support.errors import InputError
 
 
 @pytest.mark.parametrize("size", [(32, 24), (37, 21), (16, 24, 19)])

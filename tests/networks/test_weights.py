@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from scripts.errors import InputError
 from scripts.networks import GraDIRN, load_weights
+from scripts.support.errors import InputError
 
 
 def test_loads_a_state_dictionary_and_a_training_checkpoint(tmp_path):

@@ -1,0 +1,114 @@
+"""Which files belong together: one pair from options, or many from a datalist."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..support.errors import InputError
+
+__all__ = ["add_displacements", "read_pairs"]
+
+IMAGES = ("fixed", "moving")
+FILES = (*IMAGES, "label_fixed", "label_moving", "displacement", "true_displacement")
+
+
+def read_pairs(
+    files: Mapping[str, str | None], datalist: str | None = None, dataset_dir: str | None = None
+) -> list[dict[str, str]]:
+    """List the pairs to register.
+
+    Args:
+        files: ``fixed``, ``moving`` and optionally ``label_fixed``, ``label_moving`` of one pair; None is not given.
+        datalist: instead, a JSON file: a list of such dictionaries, each with an optional ``name``, and optionally
+            with ``displacement``, a displacement field in place of the network, and ``true_displacement``.
+        dataset_dir: the folder that relative paths of the datalist start from, by default the datalist's own.
+
+    Returns:
+        a dictionary a pair, with ``name``: the folder of its results below the output folder, "." for the one pair.
+        None are listed where nothing is given, so that a configuration can be looked at without data.
+
+    Raises:
+        InputError: when files are missing or named twice, or the datalist is not of that form.
+    """
+    given = {key: str(Path(str(value)).expanduser()) for key, value in files.items() if value is not None}
+    if datalist is None and not given:
+        return []
+    if datalist is None:
+        for key in IMAGES:
+            if key not in given:
+                raise InputError(f"--{key} is missing: expected --fixed and --moving, or --datalist.")
+        return [{"name": ".", **given}]
+    if given:
+        raise InputError(f"--datalist and --{next(iter(given))} were both given: expected one or the other.")
+    path = Path(str(datalist)).expanduser()
+    root = Path(dataset_dir).expanduser() if dataset_dir else path.parent
+    entries = _read_json_list(path)
+    pairs = [_check_entry(entry, f"{path}, entry {index}", root) for index, entry in enumerate(entries)]
+    digits = len(str(len(pairs)))
+    for index, pair in enumerate(pairs):
+        pair.setdefault("name", f"pair_{index:0{digits}d}")
+    name, count = Counter(pair["name"] for pair in pairs).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{path} names {count} pairs '{name}': expected each name once.")
+    return pairs
+
+
+def add_displacements(pairs: Iterable[Mapping[str, str]], **folders: str | None) -> list[dict[str, str]]:
+    """Add to every pair its file in folders of displacement fields.
+
+    Args:
+        pairs: each with its ``name``.
+        folders: ``displacement`` or ``true_displacement`` and a folder that holds ``<name>/displacement.nii.gz`` or
+            ``<name>.nii.gz`` for every pair; None adds nothing.
+
+    Raises:
+        InputError: when a folder lacks the file of a pair.
+    """
+    result = [dict(pair) for pair in pairs]
+    for key, folder in folders.items():
+        for pair in result if folder is not None else ():
+            pair[key] = _find_displacement(Path(str(folder)).expanduser(), pair["name"], f"{key}s")
+    return result
+
+
+def _find_displacement(folder: Path, name: str, option: str) -> str:
+    files = (f"{name}/displacement.nii.gz", f"{name}.nii.gz")
+    for path in (folder / file for file in files):
+        if path.is_file():
+            return str(path)
+    raise InputError(f"{option}: {folder} holds no field of pair '{name}': expected {' or '.join(files)}.")
+
+
+def _read_json_list(path: Path) -> list[Any]:
+    try:
+        entries = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"datalist: {path} cannot be read ({error.strerror}): expected a JSON file.") from error
+    except ValueError as error:
+        raise InputError(f"datalist: {path} is not valid JSON ({error}).") from error
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"datalist: {path} holds no list of pairs: expected [{{fixed: ..., moving: ...}}, ...].")
+    return entries
+
+
+def _check_entry(entry: Any, where: str, root: Path) -> dict[str, str]:
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} is a {type(entry).__name__}: expected a dictionary with fixed and moving.")
+    keys = ("name", *FILES)
+    unknown = sorted(set(entry) - set(keys))
+    if unknown:
+        raise InputError(f"{where} has the unknown key '{unknown[0]}': expected {', '.join(keys)}.")
+    for key in IMAGES:
+        if key not in entry:
+            raise InputError(f"{where} has no '{key}': expected fixed and moving.")
+    pair = {key: str(root / Path(str(entry[key])).expanduser()) for key in FILES if entry.get(key)}
+    if "name" in entry:
+        name = str(entry["name"])
+        if name in ("", ".") or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{where} has the name '{name}': expected a folder name below the output folder.")
+        pair["name"] = name
+    return pair

@@ -1,0 +1,392 @@
+"""Which subjects, and which of their images belong together: subjects to datalists of file names.
+
+A pair has the keys ``name``, ``fixed``, ``moving`` and, where there are labels, ``label_fixed``, ``label_moving``.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable, Sequence
+
+from ..support.errors import InputError
+from .layouts import SPLITS, Cohort, Subject
+
+__all__ = [
+    "atlas_pairs",
+    "frame_pairs",
+    "make_pairs",
+    "partners",
+    "select_subjects",
+    "subject_pairs",
+    "targets",
+    "training_items",
+]
+
+logger = logging.getLogger(__name__)
+
+PAIRINGS = ("frames", "subjects", "ring", "random", "atlas")
+
+
+def select_subjects(
+    subjects: Iterable[Subject],
+    subset: str = "all",
+    validation: float | str = 0.1,
+    test: float | str = 0.2,
+    group: str | None = None,
+    train_limit: float | str | None = None,
+    seed: int = 0,
+) -> list[Subject]:
+    """Choose the subjects of a subset.
+
+    Amounts are a number of subjects (10, "10") or a fraction of them (0.05, 1.0, "0.05", "5%").
+
+    Args:
+        subjects: of a data set.
+        subset: ``all``, ``train``, ``validation`` or ``test``.
+        validation: where no subject has that split, how many of those not for test: the last ones in order of name,
+            and with a fraction the last ones of each group.
+        test: likewise, of all subjects; 0 is none.
+        group: only subjects of this group. It does not change which subset a subject belongs to.
+        train_limit: how many of the training subjects; a larger limit contains a smaller one.
+        seed: of the choice under that limit.
+
+    Returns:
+        subjects in order of name.
+
+    Raises:
+        InputError: when an option is not of that form, or nothing is left.
+    """
+    if subset not in ("all", *SPLITS):
+        raise InputError(f"unknown subset '{subset}': expected all, {', '.join(SPLITS)}.")
+    everyone = _by_name(subjects)
+    known = sorted({subject.group for subject in everyone} - {""})
+    if group is not None and group not in known:
+        raise InputError(f"unknown group '{group}': expected {', '.join(known) or 'none, as no subject has one'}.")
+    chosen = everyone
+    if subset != "all":
+        for_test = _held_out(everyone, "test", test)
+        rest = _without(everyone, for_test)
+        for_validation = _held_out(rest, "validation", validation)
+        chosen = {"test": for_test, "validation": for_validation, "train": _without(rest, for_validation)}[subset]
+    if group is not None:
+        chosen = [subject for subject in chosen if subject.group == group]
+    if not chosen:
+        of_group = f" of group {group}" if group is not None else ""
+        raise InputError(
+            f"no subject{of_group} is left for {subset}: found {len(everyone)} subjects in all, with validation "
+            f"{validation} and test {test}; expected at least one."
+        )
+    if train_limit is not None and subset == "train":
+        amount = _amount(train_limit, "train_limit")
+        if not 0 < amount <= len(chosen):
+            raise InputError(f"train_limit is {train_limit}: expected 1 to {len(chosen)} subjects, or a fraction.")
+        chosen = _by_name(random.Random(seed).sample(chosen, len(chosen))[: _count(amount, len(chosen))])
+    return chosen
+
+
+def frame_pairs(
+    subjects: Iterable[Subject],
+    fixed: str = "ED",
+    moving: str = "ES",
+    both_directions: bool = False,
+    labelled: bool = False,
+) -> list[dict[str, str]]:
+    """Two images of each subject.
+
+    Args:
+        subjects: in any order.
+        fixed: key of the fixed image.
+        moving: key of the moving image.
+        both_directions: also the other way round, under the name ``<subject>_<fixed>_to_<moving>``.
+        labelled: only subjects with both labels.
+
+    Raises:
+        InputError: when no subject has both.
+    """
+    pairs = []
+    for subject in _usable(subjects, (fixed, moving), labelled):
+        pairs.append(_pair(subject.name, (subject, fixed), (subject, moving)))
+        if both_directions:
+            pairs.append(_pair(f"{subject.name}_{fixed}_to_{moving}", (subject, moving), (subject, fixed)))
+    return pairs
+
+
+def subject_pairs(
+    subjects: Iterable[Subject],
+    fixed: str = "T1",
+    moving: str = "T1",
+    how: str = "ring",
+    num_pairs: int | None = None,
+    seed: int = 0,
+    labelled: bool = False,
+) -> list[dict[str, str]]:
+    """Images of two subjects, named ``<moving subject>_to_<fixed subject>``.
+
+    Args:
+        subjects: in any order.
+        fixed: key of the fixed image.
+        moving: key of the moving image.
+        how: ``ring``, in order of name each one fixed and the next one moving, and the first one to the last;
+            ``random``, different ordered pairs.
+        num_pairs: how many of them at most; by default as many as subjects.
+        seed: of the random pairs.
+        labelled: only subjects with labels.
+
+    Raises:
+        InputError: when there are not two subjects with these images; one will do for two modalities.
+    """
+    if how not in ("ring", "random"):
+        raise InputError(f"unknown pairing of subjects '{how}': expected ring or random.")
+    usable = _usable(subjects, (fixed, moving), labelled)
+    count = len(usable)
+    if count == 1 and fixed == moving:
+        raise InputError(f"only {usable[0].name} has an image '{fixed}': expected two subjects to make a pair.")
+    if how == "ring" or count == 1:
+        order = [(index, (index + 1) % count) for index in range(count)]
+    else:
+        every = count * (count - 1)
+        drawn = random.Random(seed).sample(range(every), min(every, num_pairs or count))
+        order = [(index // (count - 1), index % (count - 1)) for index in drawn]
+        order = [(first, second + (second >= first)) for first, second in order]
+    return [_between((usable[first], fixed), (usable[second], moving)) for first, second in order][:num_pairs]
+
+
+def atlas_pairs(
+    subjects: Iterable[Subject],
+    atlas: str,
+    fixed: str = "T1",
+    moving: str = "T1",
+    reverse: bool = False,
+    labelled: bool = False,
+) -> list[dict[str, str]]:
+    """Every subject to one of them.
+
+    Args:
+        subjects: in any order, the atlas among them.
+        atlas: name of the subject that is fixed.
+        fixed: key of the fixed image.
+        moving: key of the moving image.
+        reverse: the atlas is moving instead, and every other subject is fixed.
+        labelled: only subjects with labels.
+
+    Raises:
+        InputError: when there is no such subject, or no other.
+    """
+    everyone = _by_name(subjects)
+    base = next((subject for subject in everyone if subject.name == atlas), None)
+    if base is None:
+        raise InputError(f"atlas '{atlas}' is no subject: found {_some_names(everyone)}.")
+    atlas_key, other_key = (moving, fixed) if reverse else (fixed, moving)
+    base = _usable([base], (atlas_key,), labelled)[0]
+    others = [subject for subject in everyone if subject.name != atlas]
+    if not others:
+        raise InputError(f"atlas '{atlas}' is the only subject: expected others to pair with it.")
+    others = _usable(others, (other_key,), labelled)
+    if reverse:
+        return [_between((other, fixed), (base, moving)) for other in others]
+    return [_between((base, fixed), (other, moving)) for other in others]
+
+
+def make_pairs(
+    cohort: Cohort,
+    subset: str = "all",
+    pairing: str | None = None,
+    fixed: str | None = None,
+    moving: str | None = None,
+    validation: float | str = 0.1,
+    test: float | str = 0.2,
+    group: str | None = None,
+    train_limit: float | str | None = None,
+    both_directions: bool = False,
+    num_pairs: int | None = None,
+    seed: int = 0,
+    labelled: bool = False,
+    atlas: str | None = None,
+) -> list[dict[str, str]]:
+    """The pairs of a data set, always the same ones for the same options.
+
+    Args:
+        cohort: what :func:`find_subjects` found.
+        subset: see :func:`select_subjects`, likewise validation, test, group, train_limit.
+        pairing: ``frames``, ``ring``, ``random`` or ``atlas``; ``subjects`` is a ring. By default the layout's; where
+            that is meant and the data set itself defines pairs for the subset, those.
+        fixed: key of the fixed image, by default the layout's.
+        moving: key of the moving image, by default the layout's.
+        both_directions: of frames, each pair also the other way round.
+        num_pairs: how many at most; the first ones, or so many random ones.
+        seed: of random pairs and of the choice under ``train_limit``.
+        labelled: only pairs with both labels.
+        atlas: name of the fixed subject; it may lie outside the subset.
+
+    Raises:
+        InputError: when an option is not of that form, or no pair is left.
+    """
+    if pairing is not None and pairing not in PAIRINGS:
+        raise InputError(f"unknown pairing '{pairing}': expected {', '.join(PAIRINGS)}.")
+    if (pairing == "atlas" and atlas is None) or (pairing not in (None, "atlas") and atlas is not None):
+        raise InputError(
+            f"pairing is {pairing} and atlas is {atlas}: expected pairing atlas and the name of a subject."
+        )
+    if num_pairs is not None and num_pairs < 1:
+        raise InputError(f"num_pairs is {num_pairs}: expected at least 1.")
+    if pairing is None:
+        pairing = cohort.layout.pairing if atlas is None else "atlas"
+    subjects = select_subjects(cohort.subjects, subset, validation, test, group, train_limit, seed)
+    usual = (cohort.layout.pairing, cohort.layout.fixed, cohort.layout.moving)
+    fixed, moving = fixed or cohort.layout.fixed, moving or cohort.layout.moving
+    own = cohort.pairs.get(subset) if (pairing, fixed, moving) == usual else None
+    if own:
+        pairs = _own_pairs(own, subjects, labelled)
+    elif pairing == "frames":
+        pairs = frame_pairs(subjects, fixed, moving, both_directions, labelled)
+    elif pairing == "atlas":
+        outside = [subject for subject in _without(cohort.subjects, subjects) if subject.name == atlas]
+        pairs = atlas_pairs([*subjects, *outside], str(atlas), fixed, moving, labelled=labelled)
+    else:
+        how = "random" if pairing == "random" else "ring"
+        pairs = subject_pairs(subjects, fixed, moving, how, num_pairs, seed, labelled)
+    if not pairs:
+        raise InputError(f"{cohort.root}: no pair is left for {subset}: expected at least one.")
+    return pairs[:num_pairs]
+
+
+def training_items(
+    cohort: Cohort,
+    subjects: Sequence[Subject],
+    pairing: str | None = None,
+    fixed: str | None = None,
+    moving: str | None = None,
+    labelled: bool = False,
+) -> list[dict[str, str]]:
+    """What a training draws its samples from: pairs of frames, or the fixed halves of pairs of subjects.
+
+    Args:
+        cohort: gives the defaults.
+        subjects: those for training.
+        pairing: ``frames`` or ``subjects``, by default the layout's.
+        fixed: key of the fixed image, by default the layout's.
+        moving: key of the moving image, by default the layout's.
+        labelled: only subjects with labels.
+
+    Raises:
+        InputError: when the pairing is another, or no subject has these images.
+    """
+    pairing = pairing or cohort.layout.pairing
+    if pairing not in ("frames", "subjects"):
+        raise InputError(f"unknown pairing '{pairing}' for training: expected frames or subjects.")
+    fixed = fixed or cohort.layout.fixed
+    if pairing == "frames":
+        return frame_pairs(subjects, fixed, moving or cohort.layout.moving, labelled=labelled)
+    return targets(subjects, fixed, labelled)
+
+
+def targets(subjects: Iterable[Subject], fixed: str = "T1", labelled: bool = False) -> list[dict[str, str]]:
+    """The fixed half of a pair for each subject, ``name``, ``fixed``, ``label_fixed``, for :class:`RandPartnerd`."""
+    usable = _usable(subjects, (fixed,), labelled)
+    return [{"name": subject.name, **_half("fixed", subject, fixed)} for subject in usable]
+
+
+def partners(subjects: Iterable[Subject], moving: str = "T1", labelled: bool = False) -> list[dict[str, str]]:
+    """The moving half of a pair for each subject, ``name``, ``moving``, ``label_moving``, for :class:`RandPartnerd`."""
+    usable = _usable(subjects, (moving,), labelled)
+    return [{"name": subject.name, **_half("moving", subject, moving)} for subject in usable]
+
+
+def _by_name(subjects: Iterable[Subject]) -> list[Subject]:
+    return sorted(subjects, key=lambda subject: subject.name)
+
+
+def _without(subjects: list[Subject], others: list[Subject]) -> list[Subject]:
+    names = {subject.name for subject in others}
+    return [subject for subject in subjects if subject.name not in names]
+
+
+def _held_out(subjects: list[Subject], split: str, amount: float | str) -> list[Subject]:
+    """Those of this split, or else the last ones of those that have none or are for training."""
+    marked = [subject for subject in subjects if subject.split == split]
+    if marked:
+        return marked
+    free = [subject for subject in subjects if subject.split in ("", "train")]
+    amount = _amount(amount, split)
+    groups = {subject.group for subject in free} if isinstance(amount, float) else set()
+    members = ([subject for subject in free if subject.group == group] for group in groups)
+    last = [subject for group in members for subject in group[len(group) - round(amount * len(group)) :]]
+    return _by_name(last) or free[len(free) - _count(amount, len(free)) :]
+
+
+def _amount(value: float | str, option: str) -> int | float:
+    """A number of subjects as int, a fraction of them as float."""
+    text = str(value).strip()
+    if text.isdecimal():
+        return int(text)
+    try:
+        number = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        number = -1.0
+    if 0 <= number <= 1:
+        return number
+    if number.is_integer() and number > 1 and not text.endswith("%"):
+        return int(number)
+    raise InputError(f"{option} is {value}: expected a number of subjects, or a fraction such as 0.05 or 5%.")
+
+
+def _count(amount: int | float, total: int) -> int:
+    """How many of a total; a fraction above 0 is at least one."""
+    count = amount if isinstance(amount, int) else max(round(amount * total), 1 if amount else 0)
+    return min(count, total)
+
+
+def _usable(subjects: Iterable[Subject], keys: tuple[str, ...], labelled: bool) -> list[Subject]:
+    """Those that have these images, and labels where they are wanted, in order of name."""
+    everyone = _by_name(subjects)
+    wanted = " and ".join(dict.fromkeys(keys))
+    usable = [subject for subject in everyone if all(key in subject.images for key in keys)]
+    if not usable:
+        found = ", ".join(sorted({key for subject in everyone for key in subject.images})) or "no subject"
+        raise InputError(f"no subject has the image {wanted}: found {found}.")
+    _log_left_out(everyone, usable, f"the image {wanted}")
+    if labelled:
+        having = usable
+        usable = [subject for subject in having if all(key in subject.labels for key in keys)]
+        if not usable:
+            raise InputError(f"no subject has a label: found {_some_names(having)}, expected labels of {wanted}.")
+        _log_left_out(having, usable, "a label")
+    return usable
+
+
+def _log_left_out(everyone: list[Subject], usable: list[Subject], lacking: str) -> None:
+    names = [subject.name for subject in _without(everyone, usable)]
+    if names:
+        logger.warning("%d subjects without %s are left out: %s", len(names), lacking, ", ".join(names))
+
+
+def _own_pairs(
+    own: list[tuple[tuple[str, str], tuple[str, str]]], subjects: list[Subject], labelled: bool
+) -> list[dict[str, str]]:
+    """The data set's own pairs of these subjects, named by subject and image."""
+    known = {subject.name: subject for subject in subjects}
+    pairs = [
+        _pair(f"{moving}_{moving_key}_to_{fixed}_{fixed_key}", (known[fixed], fixed_key), (known[moving], moving_key))
+        for (fixed, fixed_key), (moving, moving_key) in own
+        if fixed in known and moving in known
+    ]
+    return [pair for pair in pairs if not labelled or {"label_fixed", "label_moving"} <= pair.keys()]
+
+
+def _between(fixed: tuple[Subject, str], moving: tuple[Subject, str]) -> dict[str, str]:
+    return _pair(f"{moving[0].name}_to_{fixed[0].name}", fixed, moving)
+
+
+def _pair(name: str, fixed: tuple[Subject, str], moving: tuple[Subject, str]) -> dict[str, str]:
+    return {"name": name, **_half("fixed", *fixed), **_half("moving", *moving)}
+
+
+def _half(role: str, subject: Subject, key: str) -> dict[str, str]:
+    half = {role: subject.images[key]}
+    return half | ({f"label_{role}": subject.labels[key]} if key in subject.labels else {})
+
+
+def _some_names(subjects: list[Subject], first: int = 5) -> str:
+    more = f" and {len(subjects) - first} more" if len(subjects) > first else ""
+    return (", ".join(subject.name for subject in subjects[:first]) + more) or "none"

@@ -1,0 +1,18 @@
+"""What happens to an image between its file and the network: reading, alignment, preprocessing, brains, synthesis."""
+
+from .alignment import AlignWorldsd, find_affine
+from .brains import CheckBrainsd, CorrectBiasd
+from .loading import LoadPaird, read_nifti
+from .preprocessing import preprocess_pair
+from .synthesis import RandSynthesizeT1d
+
+__all__ = [
+    "AlignWorldsd",
+    "CheckBrainsd",
+    "CorrectBiasd",
+    "LoadPaird",
+    "RandSynthesizeT1d",
+    "find_affine",
+    "preprocess_pair",
+    "read_nifti",
+]

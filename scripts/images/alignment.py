@@ -1,0 +1,272 @@
+"""Bringing the moving image to the fixed one in world space, before the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import Transform
+from monai.utils import ensure_tuple, optional_import
+
+from ..support.errors import InputError
+
+__all__ = ["AlignWorldsd", "find_affine", "grid_corners", "one_itk_thread", "to_itk"]
+
+sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
+
+MODES = ("world", "centers", "affine")
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # and back
+FINEST_VOXELS = 1e6  # of the fixed image in the last stage of the affine registration
+COARSEST_VOXELS = 4e3  # a stage with fewer is left out
+START_ANGLES = (-40, -20, 0, 20, 40)  # degrees about each axis
+SAMPLES = 5e4  # voxels that a stage looks at
+VOLUME_CHANGE = (0.2, 5.0)  # outside of this an affine map between two bodies is absurd
+
+
+class AlignWorldsd(Transform):
+    """Bring the moving image to the fixed one before the network, by changing its affine only.
+
+    Adds ``alignment``, the 4x4 map from the fixed to the moving world (pull-back, like a ddf), which the displacement
+    takes in again on its way to the native grid.
+
+    Args:
+        mode: ``world`` trusts the scanner coordinates of both files (the identity); ``centers`` puts the centre of
+            the moving image on that of the fixed one, for crops whose origin means nothing; ``affine`` registers
+            them, see :func:`find_affine`.
+        keys: what is moved, ``moving`` and, where it is used on the same grid, ``label_moving``.
+
+    Raises:
+        InputError: when the mode is unknown, the images do not overlap after alignment, or no sensible affine map is
+            found.
+    """
+
+    def __init__(self, mode: str = "world", keys: KeysCollection = "moving") -> None:
+        if mode not in MODES:
+            raise InputError(f"unknown alignment '{mode}': expected {', '.join(MODES[:-1])} or {MODES[-1]}.")
+        self.mode = mode
+        self.keys = ensure_tuple(keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        fixed, moving = data["fixed"], data["moving"]
+        alignment = torch.eye(4, dtype=torch.float64)
+        if self.mode == "centers":
+            alignment[:3, 3] = _center(moving) - _center(fixed)
+        elif self.mode == "affine":
+            alignment = find_affine(fixed, moving)
+        if _share_inside(fixed, moving, alignment) == 0:
+            raise InputError(
+                f"{_names(fixed, moving)} do not overlap in world space: found {_extent(fixed)} and "
+                f"{_extent(moving)}, expected a common part; --alignment centers or affine ignores the origins."
+            )
+        aligned = {key: data[key].clone() for key in self.keys if key in data}
+        for image in aligned.values():
+            image.affine = torch.linalg.inv(alignment) @ image.affine.double()
+        return {**data, **aligned, "alignment": alignment}
+
+
+def find_affine(fixed: MetaTensor, moving: MetaTensor) -> torch.Tensor:
+    """Register two volumes by an affine map with SimpleITK: rigid, then 12 degrees of freedom, coarse to fine.
+
+    Mutual information (Mattes et al. 2003), so that contrasts may differ. The rigid stage starts from the scanner
+    coordinates and, with the centres of mass on each other, from the two best of 125 rotations; the best result goes
+    on. Rotations up to about 40 degrees about each axis are found, mirrored or lying heads are not. One thread and
+    fixed samples: the same files give the same map.
+
+    Args:
+        fixed: shape (1, X, Y, Z), with its affine (voxel to RAS millimetres).
+        moving: the same, on a grid of its own; both with the name of their file in ``meta["filename_or_obj"]``.
+
+    Returns:
+        the map from the fixed to the moving world (pull-back), RAS millimetres, shape (4, 4), float64.
+
+    Raises:
+        InputError: when a volume is too thin, the registration fails, or its result is absurd.
+    """
+    if not HAS_SIMPLEITK:
+        raise InputError("an affine alignment needs SimpleITK, which is not installed: pip install SimpleITK.")
+    names = _names(fixed, moving)
+    if min(*fixed.shape[1:], *moving.shape[1:]) < 4:
+        raise InputError(
+            f"{names} have the shapes {tuple(fixed.shape[1:])} and {tuple(moving.shape[1:])}: "
+            "expected at least 4 voxels along every axis for an affine alignment."
+        )
+    try:
+        with one_itk_thread():
+            alignment = _register(fixed, moving)
+    except RuntimeError as error:  # of SimpleITK: many lines, "ITK ERROR: Class(0x123): reason. More." the last
+        reason = str(error).strip().splitlines()[-1].rpartition("): ")[2].partition(". ")[0]
+        raise InputError(f"{names} could not be brought together by an affine map ({reason}).") from error
+    change = float(torch.linalg.det(alignment[:3, :3]))
+    if not VOLUME_CHANGE[0] < change < VOLUME_CHANGE[1] or _share_inside(fixed, moving, alignment) == 0:
+        raise InputError(
+            f"{names} could not be brought together by an affine map: found one that changes volumes {change:.3g} times"
+            f", expected {VOLUME_CHANGE[0]:g} to {VOLUME_CHANGE[1]:g} times and a common part."
+        )
+    return alignment
+
+
+def _register(fixed_image: MetaTensor, moving_image: MetaTensor) -> torch.Tensor:
+    """The stages of :func:`find_affine`."""
+    fixed, moving = _for_matching(fixed_image), _for_matching(moving_image)
+    volume = np.prod(fixed.GetSpacing()) * fixed.GetNumberOfPixels()
+    spacing = max(min(fixed.GetSpacing()), (volume / FINEST_VOXELS) ** (1 / 3))  # mm, of the last stage
+    levels = [(_coarsen(fixed, spacing * f), _coarsen(moving, spacing * f)) for f in (4, 2, 1)]
+    levels = [level for level in levels if level[0].GetNumberOfPixels() >= COARSEST_VOXELS] or levels[-1:]
+    transform = _rigid(*levels[0], lambda start: _share_inside(fixed_image, moving_image, _to_matrix(start)))
+    for level in levels:
+        _improve(*level, transform)
+    return _to_matrix(transform)
+
+
+def _rigid(fixed: Any, moving: Any, share: Callable[[Any], float]) -> Any:
+    """The best of several rigid registrations, as an affine transform about the same centre.
+
+    Args:
+        fixed: SimpleITK image.
+        moving: the same.
+        share: of the fixed image that a transform takes into the moving one.
+    """
+    middle = [(n - 1) / 2 for n in fixed.GetSize()]
+    world = sitk.Euler3DTransform(fixed.TransformContinuousIndexToPhysicalPoint(middle))
+    masses = sitk.CenteredTransformInitializer(fixed, moving, world, sitk.CenteredTransformInitializerFilter.MOMENTS)
+    rotated = []
+    for angles in product(START_ANGLES, repeat=3):
+        start = sitk.Euler3DTransform(masses)
+        start.SetRotation(*np.deg2rad(angles).tolist())
+        rotated.append((_likeness(fixed, moving, start, share(start)), start))
+    rotated.sort(key=lambda item: -item[0])
+    found = []
+    for start in (world, *[start for _, start in rotated[:2]]):
+        try:
+            _improve(fixed, moving, start)
+        except RuntimeError:  # it has left the moving image
+            continue
+        found.append((_likeness(fixed, moving, start, share(start)), start))
+    if not found:
+        raise RuntimeError("no common part was found")
+    best = max(found, key=lambda item: item[0])[1]
+    affine = sitk.AffineTransform(3)
+    affine.SetCenter(best.GetCenter())
+    affine.SetMatrix(best.GetMatrix())
+    affine.SetTranslation(best.GetTranslation())
+    return affine
+
+
+def _likeness(fixed: Any, moving: Any, transform: Any, share: float) -> float:
+    """Mutual information in nats, times the common part: few common voxels share much information by chance."""
+    if share < 0.05:
+        return 0.0
+    method = _metric(fixed)
+    method.SetInitialTransform(transform)
+    return -share * method.MetricEvaluate(fixed, moving)
+
+
+def _metric(fixed: Any) -> Any:
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
+    share = SAMPLES / fixed.GetNumberOfPixels()
+    if share < 1:
+        method.SetMetricSamplingStrategy(method.REGULAR)
+        method.SetMetricSamplingPercentage(share, 1)  # seed
+    method.SetInterpolator(sitk.sitkLinear)
+    return method
+
+
+def _improve(fixed: Any, moving: Any, transform: Any) -> None:
+    """Optimise a transform in place."""
+    method = _metric(fixed)
+    # its line search converges where steps of fixed length leave the affine maps of brains
+    method.SetOptimizerAsConjugateGradientLineSearch(
+        learningRate=1.0,
+        numberOfIterations=50,
+        convergenceMinimumValue=1e-4,
+        convergenceWindowSize=4,
+        lineSearchEpsilon=0.1,
+        estimateLearningRate=method.EachIteration,
+        maximumStepSizeInPhysicalUnits=max(fixed.GetSpacing()) / 2,
+    )
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.SetInitialTransform(transform, inPlace=True)
+    method.Execute(fixed, moving)
+
+
+def _coarsen(image: Any, spacing: float) -> Any:
+    """Average whole blocks of voxels, to about a spacing in mm along every axis."""
+    factors = [max(1, min(round(spacing / s), n // 4)) for s, n in zip(image.GetSpacing(), image.GetSize())]
+    return sitk.BinShrink(image, factors)
+
+
+@contextmanager
+def one_itk_thread() -> Iterator[None]:
+    """SimpleITK on one thread, as the sums of several threads differ in their last digits from run to run."""
+    threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+
+
+def to_itk(image: MetaTensor) -> Any:
+    """A SimpleITK image in its own world (LPS), float32, of shape (1, X, Y, Z) with an affine in RAS."""
+    affine = RAS_TO_LPS @ image.affine.double().numpy()
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    result = sitk.GetImageFromArray(np.ascontiguousarray(image.as_tensor()[0].cpu().numpy().T, dtype=np.float32))
+    result.SetSpacing(spacing.tolist())
+    result.SetOrigin(affine[:3, 3].tolist())
+    result.SetDirection((affine[:3, :3] / spacing).flatten().tolist())
+    return result
+
+
+def _for_matching(image: MetaTensor) -> Any:
+    """A SimpleITK image with values from 0, the brightest 0.5 % of the object clipped."""
+    values = image.as_tensor().cpu().float()
+    values = values - values.min()
+    brightest = np.percentile(values[values > 0].numpy(), 99.5)
+    return to_itk(MetaTensor(values.clamp(max=float(brightest)), affine=image.affine))
+
+
+def _to_matrix(transform: Any) -> torch.Tensor:
+    """A SimpleITK affine transform, LPS and about a centre, as a 4x4 matrix in RAS."""
+    linear = np.array(transform.GetMatrix()).reshape(3, 3)
+    center = np.array(transform.GetCenter())
+    matrix = np.eye(4)
+    matrix[:3, :3] = linear
+    matrix[:3, 3] = center + np.array(transform.GetTranslation()) - linear @ center
+    return torch.from_numpy(RAS_TO_LPS @ matrix @ RAS_TO_LPS)
+
+
+def _names(fixed: MetaTensor, moving: MetaTensor) -> str:
+    return f"fixed: {fixed.meta['filename_or_obj']} and moving: {moving.meta['filename_or_obj']}"
+
+
+def grid_corners(image: MetaTensor) -> torch.Tensor:
+    """The outer corners of the voxel grid in homogeneous voxel coordinates, (4, 8)."""
+    ranges = [torch.tensor([-0.5, n - 0.5], dtype=torch.float64) for n in image.shape[1:]]
+    points = torch.stack(torch.meshgrid(*ranges, indexing="ij")).flatten(1)
+    return torch.cat([points, torch.ones(1, points.shape[1], dtype=torch.float64)])
+
+
+def _center(image: MetaTensor) -> torch.Tensor:
+    return (image.affine.double() @ grid_corners(image))[:3].mean(1)
+
+
+def _extent(image: MetaTensor) -> str:
+    world = (image.affine.double() @ grid_corners(image))[:3].numpy()
+    return " x ".join(f"{low:.0f}..{high:.0f}" for low, high in zip(world.min(1), world.max(1))) + " mm (R, A, S)"
+
+
+def _share_inside(fixed: MetaTensor, moving: MetaTensor, alignment: torch.Tensor) -> float:
+    """The share of a lattice of 16^3 points over the fixed image that an alignment takes into the moving one."""
+    fractions = [(np.arange(16) + 0.5) / 16 * n - 0.5 for n in fixed.shape[1:]]
+    points = np.stack(np.meshgrid(*fractions, indexing="ij")).reshape(3, -1)
+    points = np.concatenate([points, np.ones((1, points.shape[1]))])
+    found = torch.linalg.solve(moving.affine.double(), alignment @ fixed.affine.double()).numpy() @ points
+    size = np.array(moving.shape[1:])[:, None]
+    return float(((found[:3] >= -0.5) & (found[:3] <= size - 0.5)).all(0).mean())

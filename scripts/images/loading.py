@@ -1,0 +1,132 @@
+"""Reading of NIfTI files, one or those of a pair, with every complaint in one line that names the file."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Transform
+
+from ..support.errors import InputError
+from .alignment import grid_corners
+
+__all__ = ["LoadPaird", "check_same_grid", "read_nifti"]
+
+
+def read_nifti(path: str | Path, role: str, spatial_dims: int = 3, label: bool = False) -> MetaTensor:
+    """Read and check an image or a label map.
+
+    Args:
+        path: a ``.nii`` or ``.nii.gz`` file. Trailing axes of size 1 are dropped.
+        role: what the file is (``fixed``, ``label_moving``, ...), for messages.
+        spatial_dims: of the network: 3 wants a volume, 2 a stack of slices (X, Y, Z) or one slice (X, Y), which
+            becomes a stack of one.
+        label: whether whole numbers are wanted; an image must not be constant.
+
+    Returns:
+        shape (1, X, Y, Z), float32, with the affine (voxel to RAS millimetres) of the file.
+
+    Raises:
+        InputError: when the file is not what is expected.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"{role}: {path} does not exist: expected a NIfTI file (.nii or .nii.gz).")
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"{role}: {path} is not named as a NIfTI file: expected .nii or .nii.gz.")
+    try:
+        image = cast(nib.Nifti1Image, nib.load(path))
+        data = np.asanyarray(image.dataobj)
+    except Exception as error:  # nibabel, gzip, zlib and numpy each have their own errors for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{role}: {path} cannot be read as NIfTI, is it whole? ({reason})") from error
+    _check_shape(data, f"{role}: {path}", spatial_dims)
+    data = data.reshape((*data.shape, 1, 1)[:3])
+    _check_values(data, f"{role}: {path}", label)
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise InputError(f"{role}: {path} has an affine that cannot be inverted: expected a valid sform or qform.")
+    tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
+    return MetaTensor(tensor[None], affine=torch.from_numpy(affine), meta={"filename_or_obj": str(path)})
+
+
+def _check_shape(data: np.ndarray, name: str, spatial_dims: int) -> None:
+    shape = data.shape
+    if data.size == 0:
+        raise InputError(f"{name} is empty: found shape {shape}, expected at least one voxel.")
+    significant = max((axis + 1 for axis, n in enumerate(shape) if n > 1), default=0)
+    if significant > 3:
+        raise InputError(
+            f"{name} is a {significant}D image of shape {shape}: expected 3D; extract one frame of it first."
+        )
+    if spatial_dims == 3 and min((*shape, 1, 1)[:3]) < 2:
+        raise InputError(f"{name} is a 2D image of shape {shape}: this model expects 3D volumes.")
+
+
+def _check_values(data: np.ndarray, name: str, label: bool) -> None:
+    if data.dtype.kind not in "biuf":
+        raise InputError(f"{name} holds {data.dtype} values: expected real numbers, one a voxel.")
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise InputError(f"{name} holds {np.count_nonzero(~np.isfinite(data))} NaN or infinite values: expected none.")
+    if label and data.dtype.kind == "f" and not np.array_equal(data, np.round(data)):
+        raise InputError(f"{name} holds fractions: expected the whole numbers of a label map.")
+    if not label and data.min() == data.max():
+        raise InputError(f"{name} is constant, every voxel is {data.flat[0]}: expected an image.")
+
+
+class LoadPaird(Transform):
+    """Read and check the files of a pair: ``fixed``, ``moving`` and, where given, ``label_fixed``, ``label_moving``.
+
+    Args:
+        spatial_dims: of the network: 3 wants volumes; 2 wants stacks whose slices lie along the last axis.
+
+    Raises:
+        InputError: when a file is not usable, or a label lies on another grid than its image.
+    """
+
+    def __init__(self, spatial_dims: int) -> None:
+        self.spatial_dims = spatial_dims
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in ("fixed", "moving"):
+            result[key] = read_nifti(data[key], key, self.spatial_dims)
+            if self.spatial_dims == 2:
+                _check_stack(result[key], f"{key}: {data[key]}")
+            label = f"label_{key}"
+            if label in data:
+                result[label] = read_nifti(data[label], label, self.spatial_dims, label=True)
+                check_same_grid(result[label], result[key], f"{label}: {data[label]}", str(data[key]))
+        return result
+
+
+def _check_stack(image: MetaTensor, name: str) -> None:
+    spacing = [round(float(s), 3) for s in image.pixdim]
+    if image.shape[3] > 1 and spacing[2] < 0.99 * max(spacing):
+        raise InputError(f"{name} has spacing {spacing} mm: expected a stack with its slices along the last axis.")
+
+
+def check_same_grid(label: MetaTensor, image: MetaTensor, name: str, image_name: str) -> None:
+    """Raise an :class:`InputError` unless a label map lies on the grid of its image, to a tenth of a voxel.
+
+    Args:
+        label: shape (1, X, Y, Z).
+        image: shape (1, X, Y, Z).
+        name: of the label map, for the message.
+        image_name: of the image, for the message.
+    """
+    if label.shape != image.shape:
+        raise InputError(
+            f"{name} has shape {tuple(label.shape[1:])}: expected {tuple(image.shape[1:])}, the grid of {image_name}."
+        )
+    corners = grid_corners(image)
+    distance = (label.affine @ corners - image.affine @ corners)[:3].norm(dim=0).max().item()
+    if distance > 0.1 * float(min(image.pixdim)):
+        raise InputError(
+            f"{name} lies up to {distance:.2f} mm off the grid of {image_name}: expected the same affine as its image."
+        )

@@ -1,0 +1,1 @@
+"""How the network is computed: sampling, filters and convolutions with exact gradients, compilation, memory."""

@@ -1,0 +1,41 @@
+"""How much memory a registration takes, and how much there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+__all__ = ["COMPILED", "available_memory", "bytes_per_voxel"]
+
+FLOAT, INDEX = 4, 8  # bytes
+COMPILED = 1.4  # times the memory; 1.3 was measured, for brains
+
+
+def bytes_per_voxel(spatial_dims: int, num_images: int, num_channels: int) -> int:
+    """What one step takes at its peak without gradients, for each voxel of its level, in float32.
+
+    Either the convolutions, of which one reads and writes ``num_channels`` each, or an interpolation, of the images or
+    of the displacement by itself: positions, one index, values of 2^d corners, derivatives. From 6 percent below to a
+    third above what was measured with composed updates, 100^3 and 1000^2 voxels.
+
+    Args:
+        spatial_dims: d.
+        num_images: channels of the moving image: itself and its features.
+        num_channels: hidden channels of the regularizer.
+    """
+    corners = 2**spatial_dims
+    own = 2 * num_images + 3 * spatial_dims  # both images, displacement, step, gradient
+    convolutions = 2 * num_channels * FLOAT
+    located = 2 * INDEX + spatial_dims * (INDEX + FLOAT)
+    sampled = corners * max(spatial_dims, num_images) + 2 * spatial_dims * num_images
+    return own * FLOAT + max(convolutions, located + sampled * FLOAT)
+
+
+def available_memory(device: torch.device) -> float:
+    """Bytes that are free on a device; infinite where nobody says."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else []
+    kib = [float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return kib[0] * 1024 if kib else float("inf")

@@ -1,0 +1,101 @@
+"""From a preprocessed pair to its displacement field."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from monai.utils import convert_to_tensor
+
+from ..networks.kernels.memory import available_memory
+from ..networks.kernels.sampling import resize, upsample
+from ..support.errors import InputError
+
+__all__ = ["RegistrationInferer", "predict"]
+
+logger = logging.getLogger(__name__)
+GIB = 2**30
+
+
+class RegistrationInferer(Inferer):
+    """Run a registration network on volumes; a 2D network registers a stack slice by slice, as one batch.
+
+    Where the network says how much memory it will take (``evaluation_bytes``) and that is not there, the pairs or
+    slices go in smaller batches, and a pair that is too large alone at half the resolution, with a warning.
+
+    Args:
+        spatial_dims: of the network.
+        amp: convolutions in half precision, float16 on a GPU and bfloat16 on a CPU.
+        memory_limit: GiB that a registration may take; None is what is free.
+    """
+
+    def __init__(self, spatial_dims: int, amp: bool = False, memory_limit: float | None = None) -> None:
+        super().__init__()
+        self.spatial_dims = spatial_dims
+        self.amp = amp
+        self.memory_limit = memory_limit
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
+        """Map images (B, 2, X, Y, Z), or (B, 2, X, Y) for a 2D network, to ddfs in voxels.
+
+        Returns:
+            (B, 3, X, Y, Z), with zero through-plane motion from a 2D network, or (B, 2, X, Y) for 2D images.
+        """
+        image = convert_to_tensor(inputs, track_meta=False)
+        estimate = None if torch.is_grad_enabled() else getattr(network, "evaluation_bytes", None)
+        register = partial(self._register, network=lambda pairs: network(pairs, *args, **kwargs), estimate=estimate)
+        with torch.autocast(image.device.type, enabled=self.amp):
+            if image.ndim == self.spatial_dims + 2:
+                return register(image)
+            batch, _, *plane, depth = image.shape
+            ddf = register(image.movedim(-1, 1).flatten(0, 1)).unflatten(0, (batch, depth)).movedim(1, -1)
+            return torch.cat([ddf, ddf.new_zeros(batch, 1, *plane, depth)], dim=1)
+
+    def _register(
+        self,
+        pairs: torch.Tensor,
+        network: Callable[[torch.Tensor], torch.Tensor],
+        estimate: Callable[[torch.Size], int] | None,
+    ) -> torch.Tensor:
+        size = pairs.shape[2:]
+        if estimate is None:
+            return network(pairs)
+        limit = available_memory(pairs.device) if self.memory_limit is None else self.memory_limit * GIB
+        needed = estimate(size)
+        if needed <= limit:
+            at_once = len(pairs) if needed * len(pairs) <= limit else int(limit // needed)
+            parts = [network(part) for part in pairs.split(at_once)]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
+        half = [(extent + 1) // 2 for extent in size]
+        logger.warning(
+            "%s voxels need about %.1f GiB, there are %.1f: registered at half the resolution, %s.",
+            tuple(size),
+            needed / GIB,
+            limit / GIB,
+            tuple(half),
+        )
+        return upsample(self._register(resize(pairs, half), network, estimate), size)
+
+
+def predict(image: torch.Tensor, network: Callable[..., torch.Tensor], inferer: Inferer, device: Any) -> torch.Tensor:
+    """The ddf of one pair, as the preprocessing makes it, on the CPU.
+
+    Args:
+        image: shape (2, *spatial).
+        network: in evaluation mode, on the device.
+        inferer: as a rule a :class:`RegistrationInferer`.
+        device: where to compute.
+
+    Raises:
+        InputError: when the displacement is not finite.
+    """
+    ddf = inferer(image[None].to(device), network)[0].cpu()
+    if not torch.isfinite(ddf).all():
+        raise InputError("the network gave a displacement that is not finite: expected weights that fit its data.")
+    return ddf

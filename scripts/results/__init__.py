@@ -1,0 +1,1 @@
+"""What comes of registrations: measures, tables, pictures and files."""

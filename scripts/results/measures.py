@@ -1,0 +1,285 @@
+"""Measures of one registered pair; those of folding are in ``deformation.jacobian``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.metrics import compute_dice
+from monai.metrics.utils import get_mask_edges, get_surface_distance
+from monai.transforms import Transform
+
+from ..deformation.jacobian import (
+    folding_measures,
+    jacobian_determinant,
+    non_diffeomorphic_volume,
+    published_measures,
+)
+from ..support.errors import InputError
+
+__all__ = [
+    "MeasurePaird",
+    "common_classes",
+    "dice_per_class",
+    "end_point_error",
+    "flatten",
+    "ncc",
+    "rescale",
+    "rmse",
+    "surface_distances",
+]
+
+Data = dict[Hashable, Any]
+
+NAN = float("nan")
+SURFACE_MEASURES = ("hausdorff", "hausdorff95", "surface_distance")
+
+
+def common_classes(fixed: torch.Tensor, moving: torch.Tensor) -> tuple[list[int], dict[str, str]]:
+    """The classes that count, which are those in both *input* labels, and the others, with the label that holds them.
+
+    A class that counts and vanished from the result then has Dice 0; taking the classes from the result would miss
+    it. 0 is the background, and no class.
+    """
+    in_fixed, in_moving = ({int(value) for value in label.unique()} - {0} for label in (fixed, moving))
+    others = {str(c): f"only in label_{'fixed' if c in in_fixed else 'moving'}" for c in sorted(in_fixed ^ in_moving)}
+    return sorted(in_fixed & in_moving), others
+
+
+def dice_per_class(warped: torch.Tensor, fixed: torch.Tensor, classes: Sequence[int]) -> dict[str, float]:
+    """Dice of each class of two label maps of one shape, and ``mean`` over the classes; NaN when there are none."""
+    if not classes:
+        return {"mean": NAN}
+    # the common background, most of a volume, changes nothing and costs time
+    somewhere = (warped != 0) | (fixed != 0)
+    warped, fixed = warped[somewhere], fixed[somewhere]
+    values = torch.cat([compute_dice((warped == c)[None, None], (fixed == c)[None, None])[0] for c in classes])
+    return {**{str(c): value.item() for c, value in zip(classes, values)}, "mean": values.mean().item()}
+
+
+def surface_distances(
+    warped: torch.Tensor, fixed: torch.Tensor, classes: Sequence[int], spacing: Sequence[float], by_slice: bool = False
+) -> dict[str, dict[str, float]]:
+    """Distances between the surfaces of each class in two label maps, in mm, and their means.
+
+    The surface is made of the centres of those voxels of a class that have a face neighbour outside it, or lie at the
+    border of the grid. Of the distances from each surface voxel to the nearest one of the other surface,
+    ``hausdorff`` is the largest, ``hausdorff95`` the larger one of both directions' 95th percentiles, and
+    ``surface_distance`` the mean over both directions together (average symmetric surface distance).
+
+    Args:
+        warped: the moving label on the fixed grid, shape (X, Y, Z).
+        fixed: the fixed label, of the same shape.
+        classes: what to measure.
+        spacing: of the grid, in mm along each axis of the tensors.
+        by_slice: measure in the slices of the last axis, and take the mean over those that hold the class in both.
+
+    Returns:
+        by measure, the value of each class, and ``mean`` over the classes where it is defined. It is NaN for a class
+        that is nowhere in both, as it vanished or its slices do not meet.
+    """
+    a, b = _crop(warped.numpy(), fixed.numpy())
+    planes = [(a[..., k], b[..., k]) for k in range(a.shape[-1])] if by_slice else [(a, b)]
+    step = np.asarray(spacing, dtype=float)[: 2 if by_slice else 3]
+    measured = {str(c): _surface_measures([(p == c, q == c) for p, q in planes], step) for c in classes}
+    result = {}
+    for index, measure in enumerate(SURFACE_MEASURES):
+        values = {c: float(found[index]) for c, found in measured.items()}
+        known = [value for value in values.values() if not np.isnan(value)]
+        result[measure] = {**values, "mean": float(np.mean(known)) if known else NAN}
+    return result
+
+
+def ncc(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
+    """Pearson correlation of two images where the mask is true."""
+    a, b = first[mask].double().numpy(), second[mask].double().numpy()
+    if len(a) < 2 or a.std() == 0 or b.std() == 0:
+        return NAN
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def rmse(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
+    """Root mean square of the difference of two images where the mask is true; NaN where it is empty."""
+    return (first[mask].double() - second[mask].double()).square().mean().sqrt().item()
+
+
+def rescale(image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """To [0, 1] between the percentiles 1 and 99 of a reference, clipped: what the preprocessing does to both images.
+
+    Args:
+        image: any shape.
+        reference: the image as read, of which ``image`` was resampled.
+    """
+    low, high = np.percentile(reference.numpy(), (1, 99))
+    return ((image - low) / max(high - low, 1e-9)).clamp(0, 1)
+
+
+def end_point_error(
+    ddf: torch.Tensor, truth: torch.Tensor, affine: torch.Tensor, mask: torch.Tensor
+) -> dict[str, float]:
+    """Mean length of the difference of two displacements where the mask is true; NaN where it is empty.
+
+    Args:
+        ddf: shape (3, X, Y, Z), in voxels.
+        truth: what it should be, likewise.
+        affine: voxel to world in mm, 4x4.
+        mask: boolean, shape (X, Y, Z).
+
+    Returns:
+        ``mean_voxel`` and ``mean_mm``.
+    """
+    error = (ddf - truth)[:, mask].double()
+    millimetres = affine[:3, :3].double() @ error
+    return {"mean_voxel": error.norm(dim=0).mean().item(), "mean_mm": millimetres.norm(dim=0).mean().item()}
+
+
+def flatten(metrics: Mapping[str, Any], label_names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Nested dictionaries as one, with keys as ``dice.after.LV``; a class without a name keeps its number."""
+    flat: dict[str, Any] = {}
+    for key, value in metrics.items():
+        name = (label_names or {}).get(key, key)
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{inner}": item for inner, item in flatten(value, label_names).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+class MeasurePaird(Transform):
+    """Add ``jacobian`` (X, Y, Z) and ``metrics``, a dictionary of dictionaries ready for ``metrics.json``.
+
+    The foreground, where image similarity and half of folding and end-point error are measured, is where the fixed
+    image is above its minimum: the brain of a skull-stripped image, nearly everything of others.
+
+    Args:
+        spatial_dims: of the network: the field of a 2D one and its surfaces are measured slice by slice.
+        surfaces: measure the distances between label surfaces too, which takes longer than the rest.
+        slices: of a stack, measure only these, from 0, the first, to 1, the last; None measures all. The jacobian is
+            that of all of them.
+
+    Raises:
+        InputError: when slices are not of that form.
+    """
+
+    def __init__(self, spatial_dims: int, surfaces: bool = False, slices: Sequence[float] | None = None) -> None:
+        if slices is not None and (spatial_dims == 3 or not slices or not all(0 <= s <= 1 for s in slices)):
+            raise InputError(
+                f"slices: found {slices} for a {spatial_dims}D model: expected positions from 0 to 1, in 2D."
+            )
+        self.spatial_dims = spatial_dims
+        self.surfaces = surfaces
+        self.slices = slices
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> Data:
+        fixed = data["native_fixed"]
+        chosen = self._chosen_slices(fixed.shape[3])
+        foreground = (fixed.as_tensor()[0] > fixed.min().item()) & chosen
+        ddf = _as_batch(data["ddf"], self.spatial_dims)
+        determinant = jacobian_determinant(ddf)
+        areas = {"whole_grid": chosen.expand_as(foreground), "foreground": foreground}
+        metrics: dict[str, Any] = {**_similarity(data, foreground), "folding": self._folding(ddf, determinant, areas)}
+        if "true_ddf" in data:
+            displacements = data["ddf"], data["true_ddf"], fixed.affine
+            metrics["end_point_error"] = {name: end_point_error(*displacements, mask) for name, mask in areas.items()}
+        if "label_moving" in data and "label_fixed" in data:
+            metrics |= self._overlap(data, chosen)
+        if "inverse_ddf" in data:
+            metrics["inverse"] = _inverse_measures(data, int((determinant <= 0).sum()))
+        stacked = determinant.movedim(0, -1) if self.spatial_dims == 2 else determinant[0]
+        return {**data, "jacobian": stacked, "metrics": metrics}
+
+    def _chosen_slices(self, depth: int) -> torch.Tensor:
+        """Boolean, (depth,): which positions of the last axis are measured."""
+        if self.slices is None:
+            return torch.ones(depth, dtype=torch.bool)
+        chosen = torch.zeros(depth, dtype=torch.bool)
+        chosen[[round(position * (depth - 1)) for position in self.slices]] = True
+        return chosen
+
+    def _folding(
+        self, ddf: torch.Tensor, determinant: torch.Tensor, areas: Mapping[str, torch.Tensor]
+    ) -> dict[str, dict[str, float]]:
+        volume, central = non_diffeomorphic_volume(ddf), jacobian_determinant(ddf, central=True)
+        masks = {name: _as_batch(mask[None], self.spatial_dims)[:, 0] for name, mask in areas.items()}
+        return {
+            name: {**folding_measures(determinant, volume, mask), **published_measures(central, mask)}
+            for name, mask in masks.items()
+        }
+
+    def _overlap(self, data: Mapping[Hashable, Any], chosen: torch.Tensor) -> dict[str, Any]:
+        fixed = data["label_fixed"].as_tensor()[0][..., chosen]
+        classes, others = common_classes(fixed, data["label_moving"].as_tensor())
+        results = {name: data[f"{key}_label"][0][..., chosen] for name, key in _BEFORE_AFTER.items()}
+        overlap: dict[str, Any] = {
+            "dice": {name: dice_per_class(label, fixed, classes) for name, label in results.items()},
+            "dice_not_counted": others,
+        }
+        if self.surfaces:
+            spacing = [float(s) for s in data["native_fixed"].pixdim]
+            for name, label in results.items():
+                distances = surface_distances(label, fixed, classes, spacing, by_slice=self.spatial_dims == 2)
+                for measure, values in distances.items():
+                    overlap.setdefault(f"{measure}_mm", {})[name] = values
+                undefined = sum(math.isnan(distances["hausdorff"][str(c)]) for c in classes)
+                overlap.setdefault("distance_undefined", {})[name] = undefined
+        return overlap
+
+
+_BEFORE_AFTER = {"before": "resampled", "after": "warped"}
+
+
+def _as_batch(field: torch.Tensor, spatial_dims: int) -> torch.Tensor:
+    """(C, X, Y, Z) as a batch for measures: one volume, or one image a slice without the through-plane component."""
+    return field[None] if spatial_dims == 3 else field[:2].movedim(-1, 0)
+
+
+def _similarity(data: Mapping[Hashable, Any], mask: torch.Tensor) -> dict[str, dict[str, float]]:
+    fixed = data["native_fixed"].as_tensor()[0]
+    result: dict[str, dict[str, float]] = {"ncc": {}, "rmse": {}}
+    for name, key in _BEFORE_AFTER.items():
+        moving = data[key][0]
+        result["ncc"][name] = ncc(fixed, moving, mask)
+        scaled = rescale(fixed, fixed), rescale(moving, data["native_moving"].as_tensor())
+        result["rmse"][name] = rmse(*scaled, mask)
+    return result
+
+
+def _inverse_measures(data: Mapping[Hashable, Any], folded: int) -> dict[str, Any]:
+    residual = data["inverse_residual_mm"].double()
+    unsolved = int((~data["inverse_converged"]).sum())
+    measures: dict[str, Any] = {
+        "residual_mean_mm": residual.mean().item(),
+        "residual_max_mm": residual.max().item(),
+        "unsolved_percent": 100 * unsolved / residual.numel(),
+    }
+    if folded:
+        measures["warning"] = f"the field folds at {folded} voxels, where no inverse exists"
+    return measures
+
+
+def _crop(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both arrays within the box of what is not 0 in either."""
+    somewhere = (first != 0) | (second != 0)
+    axes = range(somewhere.ndim)
+    found = [np.flatnonzero(somewhere.any(tuple(other for other in axes if other != axis))) for axis in axes]
+    box = tuple(slice(index[0], index[-1] + 1) if len(index) else slice(0) for index in found)
+    return first[box], second[box]
+
+
+def _surface_measures(masks: Sequence[tuple[np.ndarray, np.ndarray]], spacing: np.ndarray) -> np.ndarray:
+    """The three measures, as means over those pairs of masks that both hold something; else NaN."""
+    found = []
+    for first, second in masks:
+        if first.any() and second.any():
+            edges = get_mask_edges(*_crop(first, second), crop=False)
+            ways = [np.asarray(get_surface_distance(a, b, spacing=spacing)) for a, b in (edges, edges[::-1])]
+            largest, percentile = (max(measure(way) for way in ways) for measure in (np.max, _percentile95))
+            found.append((largest, percentile, np.concatenate(ways).mean()))
+    return np.mean(found, axis=0) if found else np.full(len(SURFACE_MEASURES), NAN)
+
+
+def _percentile95(values: np.ndarray) -> float:
+    return float(np.percentile(values, 95))

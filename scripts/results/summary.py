@@ -1,0 +1,162 @@
+"""The results of many pairs: one table of all, statistics, plots."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..support.bundle import versions
+from ..support.files import finite, prepare_folder, sha256
+from .measures import flatten
+from .tables import REGULARITY, Row, class_names, column_values, summary_table
+
+__all__ = ["EvaluationSummary", "statistics", "write_csv"]
+
+logger = logging.getLogger(__name__)
+
+OUTPUTS = ("metrics.csv", "summary.json", "dice.png", "regularity.png")
+HIGHER_IS_BETTER = ("dice.", "ncc.")
+WORST = 0.3
+
+
+class EvaluationSummary:
+    """Writes ``metrics.csv`` (a row a pair), ``summary.json``, ``dice.png`` and ``regularity.png``, and prints a table.
+
+    Args:
+        output_dir: where to.
+        label_names: name of each class; others keep their number.
+        weights: the file whose checksum goes into ``summary.json``; None when no network was used.
+        about: what was evaluated, for ``summary.json``.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        label_names: Mapping[int, str] | None = None,
+        weights: str | Path | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.output_dir = Path(output_dir).expanduser()
+        self.label_names = {str(number): name for number, name in (label_names or {}).items()}
+        self.weights = None if weights is None else Path(weights).expanduser()
+        self.about = dict(about or {})
+
+    def prepare(self) -> None:
+        """See :func:`scripts.support.files.prepare_folder`."""
+        prepare_folder(self.output_dir)
+
+    def write(self, results: Sequence[Mapping[str, Any]], failures: Mapping[str, str], seconds: float) -> None:
+        """Write all files, or none where one fails.
+
+        Args:
+            results: of each pair ``name``, ``metrics`` and ``seconds`` of each stage.
+            failures: what went wrong with the pairs that are not there.
+            seconds: that all took.
+        """
+        rows: list[Row] = [{"pair": r["name"], **flatten(finite(r["metrics"]), self.label_names)} for r in results]
+        columns = dict.fromkeys(column for row in rows for column in row)
+        known = {column: column_values(rows, column) for column in columns}
+        measures = {column: statistics(column, values) for column, values in known.items() if values}
+        stages = {stage: float(np.mean([r["seconds"][stage] for r in results])) for stage in results[0]["seconds"]}
+        summary = {
+            **self.about,
+            "pairs": len(rows),
+            "failed": dict(failures),
+            "weights": self.weights and {"file": str(self.weights.resolve()), "sha256": sha256(self.weights)},
+            "versions": versions(),
+            "seconds": {"all_pairs": seconds, "mean_of_a_pair": stages},
+            "measures": measures,
+        }
+        with tempfile.TemporaryDirectory(prefix=".partial_", dir=self.output_dir) as name:
+            temporary = Path(name)
+            write_csv(rows, list(columns), temporary / "metrics.csv")
+            (temporary / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
+            _draw_regularity(rows, temporary / "regularity.png")
+            if class_names(measures):
+                _draw_dice(rows, class_names(measures), temporary / "dice.png")
+            for file in OUTPUTS:
+                if (temporary / file).exists():
+                    os.replace(temporary / file, self.output_dir / file)
+                else:
+                    (self.output_dir / file).unlink(missing_ok=True)
+        print(f"\n{summary_table(measures)}\n")
+        logger.info("measured %d pairs, failed %d: results in %s", len(rows), len(failures), self.output_dir)
+
+
+def statistics(column: str, values: Sequence[float]) -> dict[str, float]:
+    """Of one measure of many pairs; ``worst_30_percent`` is the mean over that part of the pairs, rounded up.
+
+    Low is bad for Dice and correlation, high for all others. The standard deviation is that of these pairs.
+    """
+    ordered = np.sort(values)
+    if not column.startswith(HIGHER_IS_BETTER):
+        ordered = ordered[::-1]
+    return {
+        "mean": float(ordered.mean()),
+        "std": float(ordered.std()),
+        "median": float(np.median(ordered)),
+        "worst_30_percent": float(ordered[: math.ceil(WORST * len(ordered))].mean()),
+        "count": len(ordered),
+    }
+
+
+def write_csv(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
+    """With six digits; what is not defined is empty."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
+
+
+def _draw_dice(rows: Sequence[Row], classes: Sequence[str], path: Path) -> None:
+    from matplotlib.figure import Figure  # slow to import, and only wanted here
+
+    figure = Figure(figsize=(7, 1.5 + 0.45 * len(classes)), layout="constrained", dpi=120)
+    axis = figure.subplots()
+    for offset, (when, color) in enumerate((("before", "lightgray"), ("after", "tab:blue"))):
+        values = [column_values(rows, f"dice.{when}.{name}") for name in classes]
+        positions = [index + 0.36 * (offset - 0.5) for index in range(len(classes))]
+        style: Any = {
+            "boxprops": {"facecolor": color},
+            "medianprops": {"color": "black"},
+            "flierprops": {"markersize": 3},
+        }
+        axis.boxplot(
+            values, positions=positions, widths=0.3, patch_artist=True, orientation="horizontal", label=when, **style
+        )
+    axis.set_yticks(range(len(classes)), classes)
+    axis.invert_yaxis()
+    axis.set(xlabel="Dice", xlim=(0, 1), title=f"{len(rows)} pairs")
+    axis.grid(axis="x", alpha=0.3)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, format="png")
+
+
+def _draw_regularity(rows: Sequence[Row], path: Path) -> None:
+    """A point a pair; without labels, accuracy is the correlation of the images."""
+    from matplotlib.figure import Figure
+
+    title, measure = ("mean Dice", "dice.after.mean")
+    if not column_values(rows, measure):
+        title, measure = "correlation", "ncc.after"
+    figure = Figure(figsize=(8, 4), layout="constrained", dpi=120)
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, name in zip(axes, ("|J| <= 0, %", "std log|J|")):
+        column = f"folding.whole_grid.{REGULARITY[name]}"
+        points = [(row[column], row[measure]) for row in rows if None not in (row.get(column), row.get(measure))]
+        axis.plot(*zip(*points), "o", markersize=4, alpha=0.6)
+        axis.set(xlabel=f"{name} (whole grid)")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(title)
+    figure.suptitle(f"Accuracy against regularity, {len(rows)} pairs")
+    figure.savefig(path, format="png")

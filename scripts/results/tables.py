@@ -1,0 +1,107 @@
+"""The measures of many pairs as tables of text.
+
+python -m scripts.results.tables FOLDER ...
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .measures import flatten
+
+__all__ = ["class_names", "column_values", "pairs_table", "results_table", "summary_table"]
+
+REGULARITY = {
+    "|J| <= 0, %": "folding_percent",
+    "NDV, %": "ndv_percent",
+    "std log|J|": "std_log_jacobian",
+    "SDlogJ of Learn2Reg": "learn2reg_sdlogj",
+    "mean |grad |J||": "mean_gradient_jacobian",
+}
+DISTANCES = {"HD mm": "hausdorff_mm", "HD95 mm": "hausdorff95_mm", "ASSD mm": "surface_distance_mm"}
+
+Row = dict[str, Any]
+
+
+def results_table(folder: Path) -> str:
+    """One line for each ``metrics.json`` below a folder, and their mean."""
+    paths = sorted(folder.rglob("metrics.json"))
+    return pairs_table(
+        [{"pair": str(p.parent.relative_to(folder)), **flatten(json.loads(p.read_text()))} for p in paths]
+    )
+
+
+def pairs_table(rows: Sequence[Row]) -> str:
+    """A line a pair with the most important measures, and their mean."""
+    columns = ["dice.before.mean", "dice.after.mean"]
+    columns += [f"folding.whole_grid.{key}" for key in ("folding_percent", "ndv_percent", "std_log_jacobian")]
+    lines = [(str(row["pair"]), [row.get(column) for column in columns]) for row in rows]
+    values = [column_values(rows, column) for column in columns]
+    means = [float(np.mean(known)) if known else None for known in values]
+    titles = ("pair", "Dice before", "after", "|J|<=0 %", "NDV %", "std log|J|")
+    return _text_table(titles, [*lines, (f"mean of {len(rows)}", means)], (3, 3, 4, 4, 3))
+
+
+def summary_table(measures: Mapping[str, Mapping[str, float]]) -> str:
+    """The means over all pairs, as text: overlap and distance of each class, similarity, regularity."""
+
+    def means(*columns: str) -> list[float | None]:
+        return [measures[column]["mean"] if column in measures else None for column in columns]
+
+    def both(measure: str, name: str) -> list[float | None]:
+        return means(f"{measure}.before.{name}", f"{measure}.after.{name}")
+
+    tables = []
+    if class_names(measures):
+        groups = {"Dice": "dice", **{title: key for title, key in DISTANCES.items() if f"{key}.after.mean" in measures}}
+        titles = ["class", *(title for group in groups for title in (f"{group} before", "after"))]
+        lines = [(c, [v for key in groups.values() for v in both(key, c)]) for c in (*class_names(measures), "mean")]
+        tables.append(_text_table(titles, lines, (3,) * (len(titles) - 1)))
+        (undefined,) = means("distance_undefined.after")
+        if undefined:
+            tables.append(f"classes a pair that vanished and have no distance: {undefined:.2f}")
+    images = [(title, means(f"{key}.before", f"{key}.after")) for title, key in (("NCC", "ncc"), ("RMSE", "rmse"))]
+    tables.append(_text_table(("image", "before", "after"), images, (3, 3)))
+    areas = ("whole_grid", "foreground")
+    lines = [(title, means(*(f"folding.{area}.{key}" for area in areas))) for title, key in REGULARITY.items()]
+    if "end_point_error.whole_grid.mean_mm" in measures:
+        lines.append(("end-point error, mm", means(*(f"end_point_error.{area}.mean_mm" for area in areas))))
+    tables.append(_text_table(("displacement", "whole grid", "foreground"), lines, (4, 4)))
+    return "\n\n".join(tables)
+
+
+def class_names(columns: Iterable[str]) -> list[str]:
+    """The classes that have a Dice after registration."""
+    prefix = "dice.after."
+    return [c.removeprefix(prefix) for c in columns if c.startswith(prefix) and c != f"{prefix}mean"]
+
+
+def column_values(rows: Sequence[Row], column: str) -> list[float]:
+    """The numbers in one column; undefined ones and text are left out."""
+    return [row[column] for row in rows if isinstance(row.get(column), int | float)]
+
+
+def _text_table(
+    titles: Sequence[str], lines: Sequence[tuple[str, Sequence[float | None]]], digits: Sequence[int]
+) -> str:
+    """Names to the left, numbers to the right; None is a dash."""
+    first = max(len(titles[0]), *(len(name) for name, _ in lines)) + 2
+    widths = [max(len(title), 6) + 2 for title in titles[1:]]
+    text = [titles[0].ljust(first) + "".join(title.rjust(width) for title, width in zip(titles[1:], widths))]
+    for name, values in lines:
+        cells = ["-" if value is None else f"{value:.{places}f}" for value, places in zip(values, digits)]
+        text.append(name.ljust(first) + "".join(cell.rjust(width) for cell, width in zip(cells, widths)))
+    return "\n".join(text)
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        print(f"\n{argument}\n{results_table(Path(argument))}")
+        for picture in sorted(Path(argument).rglob("overview.png")):
+            print(f"overview: {picture}")

@@ -1,0 +1,20 @@
+"""Where the bundle lies, and which versions run it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["BUNDLE_ROOT", "versions"]
+
+BUNDLE_ROOT = str(Path(__file__).resolve().parents[2])
+PACKAGES = ("torch", "monai", "nibabel", "numpy", "pytorch-ignite")
+
+
+def versions() -> dict[str, str]:
+    """Of the bundle, Python and the packages that matter."""
+    bundle = json.loads((Path(BUNDLE_ROOT) / "configs" / "metadata.json").read_text())["version"]
+    packages = {name: version(name) for name in PACKAGES}
+    return {"gradirn": bundle, "python": platform.python_version(), **packages}

@@ -1,0 +1,1 @@
+"""Measurements of speed and memory: ``python -m scripts.tools.benchmark speed`` and ``... memory``."""

@@ -1,0 +1,81 @@
+"""Command line of the benchmarks: speed and memory and how they grow, accuracy against other tools."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ...support.bundle import BUNDLE_ROOT
+from ...support.command_line import report_in_one_line
+from .accuracy import Benchmark, first_pair_peak
+from .cost import MEMORY_VARIANTS, print_memory, print_speed, training_peak
+from .growth import CASES, measure, write_growth
+from .tasks import TASKS
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m scripts.tools.benchmark", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    speed = commands.add_parser("speed", help="evaluation of the published configuration, interleaved")
+    speed.add_argument("--runs", type=int, default=7)
+    memory = commands.add_parser("memory", help="peak memory of one training step, a process for each variant")
+    memory.add_argument("--size", type=int, default=64, help="side of the cube")
+    memory.add_argument("--variant", choices=MEMORY_VARIANTS, help=argparse.SUPPRESS)
+    growth = commands.add_parser("growth", help="time and peak memory over sizes, batches and steps")
+    growth.add_argument("--output_dir", type=Path, default=Path(BUNDLE_ROOT) / "docs")
+    growth.add_argument("--case", type=int, help=argparse.SUPPRESS)
+    for command in (speed, memory, growth):
+        command.add_argument("--threads", type=int, default=1)
+        command.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    _add_accuracy(
+        commands.add_parser("accuracy", help="every method on the same pairs, one thread; goes on if stopped")
+    )
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(getattr(options, "threads", 1))
+    torch.manual_seed(0)
+    if options.command == "speed":
+        print_speed(options.runs, options.device)
+    elif options.command == "memory" and options.variant:
+        print(training_peak(options.variant, options.size, options.device))
+    elif options.command == "memory":
+        print_memory(options.size, options.threads, options.device)
+    elif options.command == "growth" and options.case is not None:
+        print(json.dumps(measure(CASES[options.case], options.device)))
+    elif options.command == "growth":
+        write_growth(options.output_dir, options.threads, options.device)
+    elif options.memory_of:
+        print(first_pair_peak(options.task, options.data, options.network, options.memory_of))
+    else:
+        output_dir = options.output_dir or Path(BUNDLE_ROOT) / "eval" / "accuracy" / options.task
+        benchmark = Benchmark(options.task, options.data, options.network, output_dir, options.pairs)
+        benchmark.run([text.strip() for text in options.methods.split(",")], options.fresh)
+
+
+def _add_accuracy(parser: argparse.ArgumentParser) -> None:
+    data = Path(BUNDLE_ROOT).parent / "shared" / "data"
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument(
+        "--data", type=Path, default=data, help="folder that holds the data sets (default: %(default)s)"
+    )
+    parser.add_argument("--methods", default="", help="only those with one of these texts in their names: 'greedy,syn'")
+    parser.add_argument("--pairs", type=int, help="only the first ones")
+    parser.add_argument(
+        "--network",
+        action="append",
+        default=[],
+        metavar="NAME=WEIGHTS[,OVERLAY.yaml...][,KEY=VALUE...]",
+        help="one more network, with overlays of evaluate.yaml and overrides; may be repeated",
+    )
+    parser.add_argument("--output_dir", type=Path, help="default: eval/accuracy/TASK")
+    parser.add_argument("--fresh", action="store_true", help="measure the chosen methods again")
+    parser.add_argument("--memory_of", help=argparse.SUPPRESS)
+
+
+if __name__ == "__main__":
+    sys.excepthook = report_in_one_line
+    main()

@@ -1,0 +1,258 @@
+"""What is compared on which data: the tasks, each with its pairs, other tools' settings and networks."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from monai.bundle import ConfigParser
+
+from ...support.bundle import BUNDLE_ROOT
+from ...support.errors import InputError
+from ...support.files import sha256
+from .classical import bspline, demons, greedy, syn, unregistered
+
+__all__ = ["TASKS", "Method", "Network", "Task", "UnavailableError", "methods_of", "parse_network", "read_config"]
+
+DIGEST_LENGTH = 12
+
+
+class UnavailableError(Exception):
+    """Why a method cannot run here, in one line."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to register.
+
+    Args:
+        name: in the table.
+        settings: for the reader.
+        digest: of all that its results depend on.
+        register: from ``image`` (2, *spatial), as the preprocessing makes it, to the ddf (3, *spatial) in voxels.
+        parameters: how many were learned; None where nothing was.
+    """
+
+    name: str
+    settings: str
+    digest: str
+    register: Callable[[torch.Tensor], torch.Tensor]
+    parameters: int | None = None
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function of ``classical.py`` with its options, and the package and module that it needs."""
+
+    function: Callable[..., np.ndarray]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    package: str = "SimpleITK"
+    module: str = "SimpleITK"
+
+
+@dataclass(frozen=True)
+class Network:
+    """Weights and what they are for.
+
+    Args:
+        weights: the file, below the bundle where the path is relative; None is what the configuration names.
+        overlays: of ``evaluate.yaml`` after the task's.
+        overrides: likewise.
+        made_by: the command that makes the weights.
+    """
+
+    weights: str | None = None
+    overlays: tuple[str, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    made_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """Pairs and the grid on which all methods register them.
+
+    Args:
+        folder: of the data set, below ``--data``.
+        overlays: of ``evaluate.yaml``.
+        overrides: likewise, which choose the pairs.
+        tools: by name.
+        networks: by name.
+    """
+
+    folder: str
+    overlays: tuple[str, ...]
+    overrides: Mapping[str, Any]
+    tools: Mapping[str, Tool]
+    networks: Mapping[str, Network]
+
+
+def _greedy(options: str) -> Tool:
+    return Tool(greedy, {"options": options}, "picsl-greedy", "picsl_greedy")
+
+
+def _syn(radius: int) -> Tool:
+    return Tool(syn, {"radius": radius, "iterations": (40, 20, 10)}, "antspyx", "ants")
+
+
+def _networks(task: str) -> dict[str, Network]:
+    def trained(name: str) -> Network:
+        made_by = f"models/train.sh {task}_{name}"
+        return Network(f"eval/weights/{task}_{name}/model.pt", (f"{name}.yaml",), made_by=made_by)
+
+    return {"VoxelMorph": trained("voxelmorph"), "GraDIRN, published": trained("published"), "GraDIRN": Network()}
+
+
+TASKS = {
+    "cardiac": Task(
+        "acdc",
+        (),
+        {"subset": "all", "spatial_size": [128, 128, -1]},
+        {
+            "unregistered": Tool(unregistered),
+            "Greedy NCC 4x4": _greedy("-m NCC 4x4 -n 100x100x50 -s 2vox 0.5vox"),
+            "Greedy NCC 2x2": _greedy("-m NCC 2x2 -n 100x100x50 -s 1.732vox 0.707vox"),
+            "Greedy SSD": _greedy("-m SSD -n 100x100x50 -s 2vox 0.5vox"),
+            "demons": Tool(demons, {"sigma": 1.0, "iterations": (100, 100, 50)}),
+            "B-spline": Tool(bspline, {"spacing": 8, "iterations": 100}),
+            "SyN": _syn(radius=4),
+        },
+        _networks("cardiac"),
+    ),
+    "hippocampus": Task(
+        "hippocampus",
+        ("hippocampus.yaml",),
+        {"test": 40},
+        {
+            "unregistered": Tool(unregistered),
+            "Greedy NCC 2x2x2": _greedy("-m NCC 2x2x2 -n 100x50 -s 2vox 0.5vox"),
+            "Greedy SSD": _greedy("-m SSD -n 100x50 -s 2vox 0.5vox"),
+            "demons": Tool(demons, {"sigma": 1.0, "iterations": (100, 100, 50)}),
+            "SyN": _syn(radius=2),
+        },
+        _networks("hippocampus"),
+    ),
+    "brain": Task(
+        "ibsr18_mni2mm",
+        ("brain.yaml",),
+        {"subset": "all", "labelled": True},
+        {
+            "unregistered": Tool(unregistered),
+            "Greedy NCC 2x2x2 100x50x10": _greedy("-m NCC 2x2x2 -n 100x50x10 -s 1.732vox 0.707vox"),
+            "Greedy NCC 2x2x2 100x100x50": _greedy("-m NCC 2x2x2 -n 100x100x50 -s 1.732vox 0.707vox"),
+            "demons": Tool(demons, {"sigma": 1.0, "iterations": (100, 100, 50), "match_histograms": True}),
+            "SyN": _syn(radius=2),
+        },
+        _networks("brain"),
+    ),
+}
+
+
+def read_config(task: Task, data: Path, network: Network | None = None) -> ConfigParser:
+    """``evaluate.yaml`` with the overlays and overrides of a task, and of a network.
+
+    Raises:
+        InputError: when there is no such data set, overlay or option.
+    """
+    folder = data.expanduser() / task.folder
+    if not folder.is_dir():
+        raise InputError(f"--data: {folder} is not a folder: expected the data set '{task.folder}' below {data}.")
+    network = network or Network()
+    files = [Path(BUNDLE_ROOT) / "configs" / name for name in ("evaluate.yaml", *task.overlays, *network.overlays)]
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file} does not exist: expected an overlay that is a file in configs/.")
+    parser = ConfigParser()
+    parser.read_config([str(file) for file in files])
+    for key in network.overrides:
+        if re.split("::|#", key)[0] not in parser.get():
+            raise InputError(f"--network: unknown option {key}: expected one that evaluate.yaml defines.")
+    common = {"bundle_root": BUNDLE_ROOT, "dataset_dir": str(folder), "device": "cpu", "surfaces": False}
+    parser.update({**common, **task.overrides, **network.overrides})
+    if network.weights is not None:
+        parser["weights"] = str(Path(BUNDLE_ROOT) / network.weights)
+    return parser
+
+
+def parse_network(text: str) -> tuple[str, Network]:
+    """Name and network of ``NAME=WEIGHTS[,OVERLAY.yaml...][,KEY=VALUE...]``; commas in brackets are part of a value.
+
+    Raises:
+        InputError: when it is not of that form, or there is no such file.
+    """
+    name, _, rest = text.partition("=")
+    weights, *others = re.split(r",(?![^\[]*\])", rest)
+    if not name or not weights or not all(other.endswith(".yaml") or "=" in other for other in others):
+        raise InputError(f"--network is '{text}': expected NAME=WEIGHTS[,OVERLAY.yaml...][,KEY=VALUE...].")
+    path = Path(weights).expanduser().resolve()
+    if not path.is_file():
+        raise InputError(f"--network: {path} does not exist: expected the weights of '{name}'.")
+    overrides = dict(other.split("=", 1) for other in others if "=" in other)
+    overlays = tuple(other for other in others if "=" not in other)
+    return name, Network(str(path), overlays, {key: yaml.safe_load(value) for key, value in overrides.items()})
+
+
+def methods_of(task: Task, data: Path, further: Mapping[str, Network]) -> dict[str, Callable[[], Method]]:
+    """What makes each method of a task ready to run, by name; it raises :class:`UnavailableError` where it cannot."""
+    dims = read_config(task, data).get_parsed_content("spatial_dims")
+    tools = {name: partial(_prepare_tool, name, tool, dims) for name, tool in task.tools.items()}
+    networks = {**task.networks, **further}
+    return {**tools, **{name: partial(_prepare_network, name, n, task, data) for name, n in networks.items()}}
+
+
+def _prepare_tool(name: str, tool: Tool, spatial_dims: int) -> Method:
+    try:
+        importlib.import_module(tool.module)
+    except ImportError as error:
+        raise UnavailableError(f"pip install -r requirements-benchmark.txt brings {tool.package} ({error})") from error
+    options = ", ".join(f"{key} {value}" for key, value in tool.options.items()).removeprefix("options ")
+    settings = f"{tool.package} {version(tool.package)}: {options}" if options else "-"
+    function = partial(tool.function, **tool.options)
+    return Method(name, settings, _digest(settings), partial(_register_with, function, spatial_dims))
+
+
+def _register_with(function: Callable[..., np.ndarray], spatial_dims: int, image: torch.Tensor) -> torch.Tensor:
+    """A volume, or a stack slice by slice, without motion through the planes."""
+    moving, fixed = image.numpy()
+    if spatial_dims == 3:
+        return torch.from_numpy(function(fixed, moving))
+    slices = [function(fixed[..., k], moving[..., k]) for k in range(fixed.shape[-1])]
+    ddf = np.stack(slices, axis=-1)
+    return torch.from_numpy(np.concatenate([ddf, np.zeros_like(ddf[:1])]))
+
+
+def _prepare_network(name: str, declared: Network, task: Task, data: Path) -> Method:
+    parser = read_config(task, data, declared)
+    weights = Path(parser.get_parsed_content("weights"))
+    if not weights.is_file():
+        raise UnavailableError(
+            f"{weights} does not exist" + (f": {declared.made_by} makes it" if declared.made_by else "")
+        )
+    network = parser.get_parsed_content("network").eval()
+    inferer = parser.get_parsed_content("inferer")
+
+    @torch.inference_mode()
+    def register(image: torch.Tensor) -> torch.Tensor:
+        return inferer(image[None], network)[0]
+
+    shown = weights.relative_to(BUNDLE_ROOT) if weights.is_relative_to(BUNDLE_ROOT) else weights.name
+    overrides = [f"{key}={value}" for key, value in declared.overrides.items()]
+    settings = ", ".join([str(shown), *task.overlays, *declared.overlays, *overrides])
+    # what it refers to in place, which only a parser that has made no network yet gives
+    network_def = read_config(task, data, declared).get_parsed_content("network_def", instantiate=False).get_config()
+    digest = _digest(settings, sha256(weights), json.dumps(network_def, sort_keys=True, default=str))
+    return Method(name, settings, digest, register, sum(p.numel() for p in network.parameters()))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:DIGEST_LENGTH]

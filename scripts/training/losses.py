@@ -1,0 +1,184 @@
+"""Training losses of a displacement: image dissimilarity, smoothness and, where labels are used, their overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.losses import BendingEnergyLoss, DiceLoss
+from torch import nn
+
+from ..deformation.jacobian import jacobian_determinant
+from ..networks.kernels.sampling import corners_and_weights, warp
+from ..networks.similarity import get_similarity
+from ..support.errors import InputError
+
+__all__ = ["RegistrationLoss", "diffusion", "folding", "soft_dice"]
+
+SIMILARITIES = {"mse": "ssd", "ncc": "ncc", "lncc": "lncc"}
+REGULARIZATIONS = ("diffusion", "bending")
+SMALLEST_DETERMINANT = 0.1  # below it :func:`folding` sets in
+
+
+class RegistrationLoss(nn.Module):
+    """Similarity + regularization_weight * regularization + folding_weight * folding + label_weight * (1 - Dice).
+
+    The first three are means over the voxels.
+
+    Published (Qiu et al., section 3): ``mse`` + 0.01 diffusion, or ``ncc`` + 0.1 diffusion, of the last displacement.
+
+    Args:
+        similarity: ``mse``; ``ncc``, the negative squared correlation of the whole images; ``lncc``, that in a window.
+        window_size: of ``lncc``, odd, in voxels.
+        regularization: ``diffusion`` (squared forward differences) or ``bending`` (squared second derivatives).
+        regularization_weight: of the regularization.
+        folding_weight: of the penalty of small and negative Jacobian determinants, 0 for none.
+        label_weight: of the label loss, 0 for none.
+        classes: label values that the label loss compares.
+        feature_weight: of 1 - the soft Dice and the cross-entropy of each image's learned features with its own labels,
+            0 for none.
+        feature_classes: the label values that each feature stands for.
+        step_decay: with the displacements of all steps, a step weighs this factor of the one after it; 0 is the last
+            displacement alone, as published.
+
+    Raises:
+        InputError: for an unknown name or a value out of its range.
+    """
+
+    def __init__(
+        self,
+        similarity: str = "mse",
+        window_size: int = 9,
+        regularization: str = "diffusion",
+        regularization_weight: float = 0.01,
+        folding_weight: float = 0.0,
+        label_weight: float = 0.0,
+        classes: Sequence[int] = (),
+        feature_weight: float = 0.0,
+        feature_classes: Sequence[Sequence[int]] = (),
+        step_decay: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if similarity not in SIMILARITIES:
+            raise InputError(f"unknown loss similarity '{similarity}': expected one of {', '.join(SIMILARITIES)}.")
+        if regularization not in REGULARIZATIONS:
+            raise InputError(
+                f"unknown regularization '{regularization}': expected one of {', '.join(REGULARIZATIONS)}."
+            )
+        if min(regularization_weight, folding_weight, label_weight, feature_weight) < 0 or not 0 <= step_decay <= 1:
+            raise InputError(
+                f"regularization_weight {regularization_weight}, folding_weight {folding_weight}, label_weight "
+                f"{label_weight}, feature_weight {feature_weight}, step_decay {step_decay}: expected weights of at "
+                "least 0 and a decay from 0 to 1."
+            )
+        if label_weight > 0 and not classes:
+            raise InputError(f"label_weight is {label_weight}, but no classes are known: expected label names.")
+        self.energy = get_similarity(SIMILARITIES[similarity], window_size).energy
+        self.regularize = diffusion if regularization == "diffusion" else BendingEnergyLoss()
+        self.regularization_weight = regularization_weight
+        self.folding_weight = folding_weight
+        self.label_weight = label_weight
+        self.classes = tuple(classes)
+        self.feature_weight = feature_weight
+        self.feature_classes = [tuple(values) for values in feature_classes]
+        self.dice = DiceLoss()
+        self.step_decay = step_decay
+        self.terms: dict[str, torch.Tensor] = {}
+
+    def forward(self, pred: torch.Tensor | Mapping[str, Any], target: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch, a scalar; its parts, of the last displacement, stay in ``terms``.
+
+        Args:
+            pred: ddf in voxels, (B, d, *spatial), or what :class:`~scripts.networks.DeepSupervision` gives.
+            target: ``image`` (B, 2, *spatial), moving and fixed, and for the label loss ``label_moving`` and
+                ``label_fixed`` (B, 1, *spatial).
+        """
+        ddfs = [pred] if isinstance(pred, torch.Tensor) else pred["ddfs"]
+        weights = [self.step_decay ** (len(ddfs) - 1 - index) for index in range(len(ddfs))]
+        # 0 ** 0 is 1: without a decay the last step alone counts
+        losses = [weight * self._loss(ddf.float(), target) for weight, ddf in zip(weights, ddfs) if weight > 0]
+        loss = torch.stack(losses).sum() / sum(weights)
+        if self.feature_weight > 0 and not isinstance(pred, torch.Tensor):
+            features = self._feature_loss(pred["features"], target)
+            loss = loss + self.feature_weight * features
+            self.terms["features"] = features.detach()
+        return loss
+
+    def _feature_loss(
+        self, features: tuple[torch.Tensor, torch.Tensor], target: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        if features[0].shape[1] != len(self.feature_classes):
+            raise InputError(
+                f"the network has {features[0].shape[1]} features (num_features), but feature_classes says what "
+                f"{len(self.feature_classes)} stand for: expected the same number."
+            )
+        labels = torch.cat([target["label_moving"], target["label_fixed"]])
+        one_hot = [torch.isin(labels, labels.new_tensor(values)) for values in self.feature_classes]
+        probabilities, truth = torch.cat(features).float(), torch.cat(one_hot, 1).float()
+        cross_entropy = F.binary_cross_entropy_with_logits(probabilities.logit(eps=1e-6), truth)
+        return self.dice(probabilities, truth) + cross_entropy
+
+    def _loss(self, ddf: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        moving, fixed = target["image"].float().split(1, dim=1)
+        similarity = self.energy(fixed, warp(moving, ddf)).mean() / fixed[0].numel()
+        regularization = self.regularize(ddf)
+        loss = similarity + self.regularization_weight * regularization
+        self.terms = {"similarity": similarity.detach(), "regularization": regularization.detach()}
+        if self.folding_weight > 0:
+            loss = loss + self.folding_weight * folding(ddf)
+        if self.label_weight > 0:
+            label = 1 - soft_dice(target["label_fixed"], target["label_moving"], ddf, self.classes)
+            loss = loss + self.label_weight * label
+            self.terms["label"] = label.detach()
+        return loss
+
+
+def diffusion(ddf: torch.Tensor) -> torch.Tensor:
+    """Squared gradient |grad u|^2 by forward differences, mean over the voxels; ddf (B, d, *spatial), in voxels."""
+    return torch.stack([ddf.diff(dim=axis).square().sum(1).mean() for axis in range(2, ddf.ndim)]).sum()
+
+
+def folding(ddf: torch.Tensor) -> torch.Tensor:
+    """How far |J|, by forward and by backward differences, falls short of 0.1, mean over the voxels."""
+    backward = -ddf.flip(list(range(2, ddf.ndim)))
+    shortfalls = [(SMALLEST_DETERMINANT - jacobian_determinant(field)).clamp(min=0) for field in (ddf, backward)]
+    return torch.stack([shortfall.mean() for shortfall in shortfalls]).mean()
+
+
+def soft_dice(fixed: torch.Tensor, moving: torch.Tensor, ddf: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
+    """Dice of the classes, mean over those that a pair has, as if each were carried linearly as an image of its own.
+
+    The 2^d corners of each point are looked up once, so that the cost does not grow with the number of classes.
+
+    Args:
+        fixed: label map (B, 1, *spatial).
+        moving: label map (B, 1, *spatial).
+        ddf: displacement in voxels, shape (B, d, *spatial).
+        classes: label values that count.
+    """
+    batch, bins = len(ddf), len(classes) + 1
+    known = torch.tensor(sorted(classes), device=ddf.device)
+    offset = bins * torch.arange(batch, device=ddf.device).unsqueeze(1)
+    fixed, moving = (_class_index(label.flatten(1), known) + offset for label in (fixed, moving))
+    corners, weights = corners_and_weights(ddf.shape[2:], ddf)
+    corners, weights = corners.flatten(2), weights.flatten(2)
+    intersection = ddf.new_zeros(batch * bins)
+    warped_volume = ddf.new_zeros(batch * bins)
+    for corner, weight in zip(corners.unbind(1), weights.unbind(1)):
+        label = moving.gather(1, corner)
+        intersection = intersection.index_add(0, fixed.flatten(), (weight * (label == fixed)).flatten())
+        warped_volume = warped_volume.index_add(0, label.flatten(), weight.flatten())
+    fixed_volume = torch.bincount(fixed.flatten(), minlength=batch * bins).to(ddf.dtype)
+    present = torch.bincount(moving.flatten(), minlength=batch * bins) + fixed_volume > 0
+    dice = 2 * intersection / (warped_volume + fixed_volume).clamp(min=1)
+    counted = present.view(batch, bins)[:, 1:]
+    return ((dice.view(batch, bins)[:, 1:] * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()
+
+
+def _class_index(label: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """1, 2, ... for the known labels in their order, 0 for all others."""
+    label = label.long()
+    position = torch.searchsorted(known, label).clamp(max=len(known) - 1)
+    return torch.where(known[position] == label, position + 1, 0)

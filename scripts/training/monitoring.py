@@ -1,0 +1,139 @@
+"""What a person sees of a training: a line in the log for each epoch, and TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.engines import SupervisedTrainer
+from monai.utils import convert_to_tensor
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from ..networks import DeepSupervision, GraDIRN
+from ..networks.kernels.sampling import warp
+from ..results.overview import draw_grid
+from .losses import RegistrationLoss
+
+__all__ = ["EpochLog", "RegistrationBoard"]
+
+logger = logging.getLogger(__name__)
+
+
+class EpochLog:
+    """One line in the log for each epoch: the metrics of the training and, where there was one, of the validation.
+
+    Args:
+        validator: attached before, so that its metrics are of this epoch.
+        interval: of the validation, in epochs.
+    """
+
+    def __init__(self, validator: Engine, interval: int) -> None:
+        self.validator = validator
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        metrics = dict(engine.state.metrics)
+        if engine.state.epoch % self.interval == 0:
+            metrics |= {f"validation {name}": value for name, value in self.validator.state.metrics.items()}
+        text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        seconds = engine.state.times[Events.EPOCH_COMPLETED.name]
+        logger.info("epoch %d of %d: %s (%.1f s)", engine.state.epoch, engine.state.max_epochs, text, seconds)
+
+
+class RegistrationBoard:
+    """Writes to TensorBoard, every ``interval`` epochs, how the unrolled registration behaves:
+
+    * ``tau/level_<l>_block_<b>``: the learned step sizes, as used;
+    * ``energy/step_<k>``: mean dissimilarity of a validation pair after each unrolled step, at full size;
+    * ``registration``: that pair as a picture: fixed, moving, warped, grid, and the moving image after each step;
+
+    and the learning rate.
+
+    Args:
+        log_dir: folder of the event files.
+        network: with its parameters on any device; a network without steps gets the picture of its result alone.
+        loss: whose dissimilarity is taken.
+        pair: ``image``, (2, *spatial) or a stack (2, X, Y, Z) for a 2D network, of which the middle slice is taken.
+        interval: in epochs.
+    """
+
+    def __init__(
+        self,
+        log_dir: str | Path,
+        network: nn.Module,
+        loss: RegistrationLoss,
+        pair: Mapping[str, Any],
+        interval: int,
+    ) -> None:
+        self.writer = SummaryWriter(str(Path(log_dir).expanduser()))
+        self.network = network
+        self.loss = loss
+        self.pair = pair
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
+        engine.add_event_handler(Events.COMPLETED, lambda _: self.writer.close())
+
+    def __call__(self, engine: SupervisedTrainer) -> None:
+        epoch = engine.state.epoch
+        device = next(self.network.parameters()).device
+        image = _single(self.pair["image"], self.network).to(device)
+        ddfs = _steps(self.network, image)
+        moving, fixed = image.split(1, dim=1)
+        warped = [warp(moving, ddf) for ddf in ddfs]
+        if isinstance(self.network, GraDIRN):
+            for name, value in self.network.step_sizes().items():
+                self.writer.add_scalar(f"tau/{name}", value, epoch)
+        for step, energy in enumerate(self.loss.energy(fixed, w).item() / fixed.numel() for w in (moving, *warped)):
+            self.writer.add_scalar(f"energy/step_{step}", energy, epoch)
+        self.writer.add_scalar("learning_rate", engine.optimizer.param_groups[0]["lr"], epoch)
+        self.writer.add_figure("registration", _figure(fixed, moving, warped, ddfs[-1]), epoch)
+
+
+def _single(image: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    """A batch of one; of a stack for a 2D network the middle slice."""
+    image = convert_to_tensor(image, track_meta=False)
+    return image[None, ..., image.shape[-1] // 2] if image.ndim == cast(int, network.spatial_dims) + 2 else image[None]
+
+
+@torch.no_grad()
+def _steps(network: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
+    training = network.training
+    network.eval()
+    ddfs = DeepSupervision(network)(image)["ddfs"] if isinstance(network, GraDIRN) else [network(image)]
+    network.train(training)
+    return ddfs
+
+
+def _figure(fixed: torch.Tensor, moving: torch.Tensor, warped: list[torch.Tensor], ddf: torch.Tensor) -> Any:
+    from matplotlib.figure import Figure  # slow to import, and only wanted here
+
+    images = {"fixed": fixed, "moving": moving, "warped": warped[-1]}
+    images |= {f"step {index}": image for index, image in enumerate(warped[:-1], 1)}
+    columns = 4
+    rows = -(-(len(images) + 1) // columns)
+    figure = Figure(figsize=(2.2 * columns, 2.3 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis, (title, image) in zip(axes, images.items()):
+        axis.imshow(_plane(image)[0].T, cmap="gray", vmin=0, vmax=1, origin="lower")
+        axis.set_title(title, fontsize=8)
+    draw_grid(axes[len(images)], _plane(ddf)[:2])
+    for axis in axes:
+        axis.set_axis_off()
+    return figure
+
+
+def _plane(field: torch.Tensor) -> np.ndarray:
+    """(1, C, *spatial) as (C, X, Y): of a volume the middle plane of the last axis."""
+    array = field[0].detach().cpu().numpy()
+    return array[..., array.shape[-1] // 2] if array.ndim == 4 else array

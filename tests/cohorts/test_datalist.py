@@ -1,0 +1,84 @@
+"""One pair from options, many from a datalist."""
+
+import json
+
+import pytest
+
+from scripts.cohorts.datalist import add_displacements, read_pairs
+from scripts.support.errors import InputError
+
+
+def write(tmp_path, content):
+    path = tmp_path / "pairs.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_one_pair():
+    files = {"fixed": "f.nii", "moving": "m.nii", "label_fixed": None, "label_moving": "l.nii"}
+    assert read_pairs(files) == [{"name": ".", "fixed": "f.nii", "moving": "m.nii", "label_moving": "l.nii"}]
+
+
+def test_a_datalist_with_names_and_relative_paths(tmp_path):
+    path = write(tmp_path, [{"name": "a", "fixed": "f.nii", "moving": "/m.nii"}, {"fixed": "g.nii", "moving": "n.nii"}])
+    first, second = read_pairs({}, path)
+    assert first == {"name": "a", "fixed": str(tmp_path / "f.nii"), "moving": "/m.nii"}
+    assert second["name"] == "pair_1"
+    assert read_pairs({}, path, "/data")[1]["moving"] == "/data/n.nii"
+
+
+def test_a_datalist_may_name_displacements(tmp_path):
+    path = write(
+        tmp_path, [{"fixed": "f.nii", "moving": "m.nii", "displacement": "d.nii", "true_displacement": "t.nii"}]
+    )
+    pair = read_pairs({}, path)[0]
+    assert (pair["displacement"], pair["true_displacement"]) == (str(tmp_path / "d.nii"), str(tmp_path / "t.nii"))
+
+
+def test_displacements_are_found_by_the_name_of_the_pair(tmp_path):
+    for file in ("a/displacement.nii.gz", "deep/b.nii.gz"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text("")
+    pairs = [{"name": "a"}, {"name": "deep/b"}]
+    found = add_displacements(pairs, displacement=str(tmp_path), true_displacement=None)
+    assert [pair["displacement"] for pair in found] == [
+        f"{tmp_path}/a/displacement.nii.gz",
+        f"{tmp_path}/deep/b.nii.gz",
+    ]
+    assert "true_displacement" not in found[0]
+    assert pairs == [{"name": "a"}, {"name": "deep/b"}]
+    with pytest.raises(
+        InputError, match=r"true_displacements: .* no field of pair 'c': expected c/displacement.nii.gz or"
+    ):
+        add_displacements([{"name": "c"}], true_displacement=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ([], "holds no list of pairs"),
+        ({"fixed": "f"}, "holds no list of pairs"),
+        ([["f", "m"]], "entry 0 is a list: expected a dictionary"),
+        ([{"fixed": "f"}], "entry 0 has no 'moving'"),
+        ([{"fixed": "f", "moving": "m", "fixed_label": "l"}], "entry 0 has the unknown key 'fixed_label'"),
+        ([{"fixed": "f", "moving": "m", "name": "../a"}], "has the name '../a': expected a folder name below"),
+        ([{"fixed": "f", "moving": "m", "name": "a"}] * 2, "names 2 pairs 'a': expected each name once"),
+    ],
+)
+def test_bad_datalists_are_named(tmp_path, content, message):
+    with pytest.raises(InputError, match=f"pairs.json.*{message}"):
+        read_pairs({}, write(tmp_path, content))
+
+
+def test_nothing_given_is_no_pair():
+    assert read_pairs({"fixed": None, "moving": None}) == []
+
+
+def test_missing_or_contradicting_options(tmp_path):
+    with pytest.raises(InputError, match="--moving is missing: expected --fixed and --moving, or --datalist"):
+        read_pairs({"fixed": "f.nii"})
+    with pytest.raises(InputError, match="--datalist and --fixed were both given"):
+        read_pairs({"fixed": "f.nii"}, write(tmp_path, []))
+    with pytest.raises(InputError, match="none.json cannot be read"):
+        read_pairs({}, str(tmp_path / "none.json"))

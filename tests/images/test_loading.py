@@ -1,0 +1,128 @@
+"""Reading a file or the files of a pair: what is accepted, and one clear line for what is not."""
+
+import gzip
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from scripts.images import LoadPaird, read_nifti
+from scripts.support.errors import InputError
+
+from ..conftest import blobs
+
+
+def test_reads_values_and_affine(save):
+    affine = np.diag([-1.5, 2, 3, 1.0])
+    affine[:3, 3] = (1, 2, 3)
+    image = read_nifti(save("a.nii.gz", blobs((6, 5, 4)), affine), "fixed")
+    assert image.shape == (1, 6, 5, 4)
+    np.testing.assert_array_equal(image[0].numpy(), blobs((6, 5, 4)))
+    np.testing.assert_allclose(image.affine.numpy(), affine)
+
+
+def test_scale_factors_are_applied(tmp_path):
+    image = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), np.eye(4))
+    image.header.set_slope_inter(0.5, 10)
+    nib.save(image, tmp_path / "a.nii")
+    read = read_nifti(tmp_path / "a.nii", "fixed")
+    np.testing.assert_array_equal(read[0].numpy(), 10 + 0.5 * np.arange(24).reshape(2, 3, 4))
+
+
+def test_trailing_axes_and_single_slices(save):
+    assert read_nifti(save("a.nii", np.arange(24.0).reshape(2, 3, 4, 1)), "fixed").shape == (1, 2, 3, 4)
+    assert read_nifti(save("b.nii", np.arange(6.0).reshape(2, 3)), "fixed", spatial_dims=2).shape == (1, 2, 3, 1)
+
+
+def with_value(value):
+    array = np.arange(60, dtype=np.float32).reshape(5, 4, 3)
+    array[1, 1, 1] = value
+    return array
+
+
+CASES = [
+    (np.arange(48.0).reshape(2, 3, 4, 2), {}, r"is a 4D image of shape \(2, 3, 4, 2\): expected 3D"),
+    (np.arange(12.0).reshape(3, 4), {}, r"is a 2D image of shape \(3, 4\): this model expects 3D"),
+    (np.arange(12.0).reshape(3, 4, 1), {}, r"is a 2D image of shape \(3, 4, 1\): this model expects 3D"),
+    (np.full((3, 4, 5), 7.0), {}, r"is constant, every voxel is 7.0: expected an image"),
+    (np.zeros((3, 4, 5)), {}, r"is constant, every voxel is 0.0"),
+    (with_value(np.nan), {}, r"holds 1 NaN or infinite values: expected none"),
+    (with_value(np.inf), {}, r"holds 1 NaN or infinite values: expected none"),
+    (with_value(1).astype(np.complex64), {}, r"holds complex64 values: expected real numbers"),
+    (with_value(0.5), {"label": True}, r"holds fractions: expected the whole numbers of a label map"),
+]
+
+
+@pytest.mark.parametrize(("array", "options", "message"), CASES)
+def test_unusable_content_is_named(save, array, options, message):
+    path = save("bad.nii.gz", array)
+    with pytest.raises(InputError, match=rf"^fixed: .*bad.nii.gz {message}") as caught:
+        read_nifti(path, "fixed", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_colour_and_empty_images(tmp_path):
+    colour = np.zeros((3, 4, 5), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nib.save(nib.Nifti1Image(colour, np.eye(4)), tmp_path / "colour.nii")
+    with pytest.raises(InputError, match=r"colour.nii holds .* values: expected real numbers"):
+        read_nifti(tmp_path / "colour.nii", "moving")
+    nib.save(nib.Nifti1Image(np.zeros((0, 4, 5)), np.eye(4)), tmp_path / "empty.nii")
+    with pytest.raises(InputError, match=r"empty.nii (is empty|cannot be read)"):
+        read_nifti(tmp_path / "empty.nii", "moving")
+
+
+def test_missing_misnamed_and_damaged_files(tmp_path, save):
+    with pytest.raises(InputError, match=r"moving: .*none.nii.gz does not exist: expected a NIfTI file"):
+        read_nifti(tmp_path / "none.nii.gz", "moving")
+    (tmp_path / "image.png").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"image.png is not named as a NIfTI file"):
+        read_nifti(tmp_path / "image.png", "moving")
+    whole = (tmp_path / "w.nii.gz") if save("w.nii.gz", blobs((20, 20, 20))) else None
+    for name, content in (
+        ("cut.nii.gz", whole.read_bytes()[:-500]),
+        ("text.nii.gz", b"this is not gzip"),
+        ("short.nii", gzip.decompress(whole.read_bytes())[:-100]),
+        ("void.nii", b""),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"{name} cannot be read as NIfTI, is it whole") as caught:
+            read_nifti(tmp_path / name, "moving")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_singular_affine_is_refused(tmp_path):
+    image = nib.Nifti1Image(blobs((4, 4, 4)), None)
+    image.header.set_sform(np.diag([0, 1, 1, 1]), 1)
+    image.header.set_qform(None, 0)
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.raises(InputError, match="affine that cannot be inverted"):
+        read_nifti(tmp_path / "a.nii", "fixed")
+
+
+def shifted(x, y=0.0, z=0.0, spacing=(1, 1, 1)):
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = (x, y, z)
+    return affine
+
+
+def pair(save, fixed_affine=None, moving_affine=None, shape=(10, 10, 10), **labels):
+    files = {
+        "fixed": save("f.nii", blobs(shape), fixed_affine),
+        "moving": save("m.nii", blobs(shape, 1), moving_affine),
+    }
+    return {**files, **labels}
+
+
+def test_a_label_of_another_grid_than_its_image(save):
+    label = save("l.nii", np.ones((10, 10, 9), np.uint8))
+    with pytest.raises(InputError, match=r"label_moving: .*l.nii has shape \(10, 10, 9\): expected \(10, 10, 10\)"):
+        LoadPaird(3)(pair(save, label_moving=label))
+    label = save("l.nii", np.ones((10, 10, 10), np.uint8), shifted(2))
+    with pytest.raises(InputError, match=r"l.nii lies up to 2.00 mm off the grid of .*f.nii"):
+        LoadPaird(3)(pair(save, label_fixed=label))
+
+
+def test_slices_must_be_last_for_a_2d_model(save):
+    with pytest.raises(InputError, match=r"has spacing \[8.0, 1.0, 1.0\] mm: expected a stack with its slices along"):
+        LoadPaird(2)(pair(save, shifted(0, spacing=(8, 1, 1))))
+    LoadPaird(2)(pair(save, shifted(0, spacing=(1, 1, 8)), shifted(0, spacing=(1, 1, 8))))

@@ -1,0 +1,153 @@
+"""The engine alone: with and without a writer, with ignite metrics, among processes."""
+
+import logging
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from ignite.metrics import Average
+from monai.data import Dataset
+
+from scripts.registration.evaluator import MeanOverPairs, PairEvaluator
+from scripts.support.errors import InputError
+
+
+class Shift(torch.nn.Module):
+    """A network whose ddf is the mean of the image everywhere."""
+
+    def forward(self, image):
+        return image.mean() * torch.ones(1, 3, *image.shape[2:])
+
+
+def register(data):
+    """Stands for the postprocessing: a Dice for pairs with labels, and the mean of the field."""
+    metrics = {"folding": {"whole_grid": {"folding_percent": data["ddf"].mean().item()}}}
+    if data["name"] != "unlabelled":
+        metrics["dice"] = {"after": {"mean": data.get("dice", 0.5)}}
+    return {**data, "metrics": metrics}
+
+
+def pair(name, value=1.0, **more):
+    return {"name": name, "image": torch.full((2, 4, 4, 4), float(value)), **more}
+
+
+def make(pairs, **options):
+    return PairEvaluator(
+        dataset=Dataset(pairs), postprocessing=register, network=Shift(), device=torch.device("cpu"), **options
+    )
+
+
+class Recorder:
+    """Stands for the writer, or for the summary of all pairs."""
+
+    output_dir = "here"
+
+    def __init__(self, done=()):
+        self.prepared, self.written, self.done = 0, [], done
+
+    def prepare(self):
+        self.prepared += 1
+
+    def is_done(self, pair):
+        return pair["name"] in self.done
+
+    def write(self, *arguments):
+        self.written.append(arguments)
+
+
+def test_validation_needs_no_writer_and_has_ignite_metrics():
+    pairs = [pair("a", 1, dice=0.5), pair("b", 2, dice=0.75), pair("unlabelled", 6)]
+    evaluator = make(
+        pairs,
+        key_val_metric={"dice": MeanOverPairs("dice.after.mean")},
+        additional_metrics={
+            "folding_percent": MeanOverPairs("folding.whole_grid.folding_percent"),
+            "average": Average(lambda output: output["metrics"]["folding"]["whole_grid"]["folding_percent"]),
+            "nothing": MeanOverPairs("dice.before.mean"),
+        },
+    )
+    for epoch in (1, 2):
+        evaluator.run(epoch)
+        assert evaluator.state.metrics["dice"] == pytest.approx((0.5 + 0.75) / 2)
+        assert evaluator.state.metrics["folding_percent"] == evaluator.state.metrics["average"] == 3
+        assert math.isnan(evaluator.state.metrics["nothing"])
+        assert evaluator.state.epoch == epoch
+    assert evaluator.state.best_metric == pytest.approx(0.625)
+    assert evaluator.state.output["name"] == "unlabelled"
+
+
+def test_a_pair_with_a_displacement_does_not_go_through_the_network():
+    evaluator = make([pair("a", 1, displacement="file", ddf=torch.full((3, 4, 4, 4), 7.0))])
+    evaluator.run()
+    assert evaluator.state.output["metrics"]["folding"]["whole_grid"]["folding_percent"] == 7
+
+
+def test_writer_and_summary_get_what_was_found(caplog):
+    caplog.set_level(logging.INFO, "scripts")
+    writer, summary = Recorder(done=["done"]), Recorder()
+    evaluator = make([pair("b"), pair("done"), pair("bad", math.nan), pair("a", 2)], writer=writer, summary=summary)
+    with pytest.raises(InputError, match=r"^1 of 4 pairs failed: bad\.$"):
+        evaluator.run()
+    assert writer.prepared == summary.prepared == 1
+    assert [written[0]["name"] for written in writer.written] == ["b", "a"]
+    ((rows, failures, seconds),) = summary.written
+    assert [row["name"] for row in rows] == ["b", "a"]
+    assert rows[0]["metrics"]["dice"] == {"after": {"mean": 0.5}}
+    assert set(rows[0]["seconds"]) == {"read", "network", "native_grid"}
+    assert list(failures) == ["bad"]
+    assert "not finite" in failures["bad"]
+    assert seconds > 0
+    assert "registered 2, skipped 1 that were done, failed 1: results in here" in caplog.text
+
+
+def test_what_goes_wrong_with_a_single_pair_is_raised_itself():
+    summary = Recorder()
+    with pytest.raises(InputError, match="not finite"):
+        make([pair("bad", math.nan)], summary=summary).run()
+    assert summary.written == []
+
+
+def _process(rank, folder, pairs):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    try:
+        summary, writer = Recorder(), Recorder()
+        evaluator = make(
+            pairs, summary=summary, writer=writer, key_val_metric={"dice": MeanOverPairs("dice.after.mean")}
+        )
+        try:
+            evaluator.run()
+            error = None
+        except InputError as caught:
+            error = str(caught)
+        own = [written[0]["name"] for written in writer.written]
+        everyone = [[row["name"] for row in rows] for rows, _, _ in summary.written]
+        torch.save((own, everyone, evaluator.state.metrics["dice"], error), folder / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 5])
+def test_processes_share_the_pairs_and_one_of_them_sums_up(tmp_path, number):
+    pairs = [pair(f"p{index}", index, dice=index / 10) for index in range(number)]
+    mp.spawn(_process, (tmp_path, pairs), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    names = [p["name"] for p in pairs]
+    assert (first[0], second[0]) == (names[::2], names[1::2])
+    assert (first[1], second[1]) == ([names], [])
+    expected = sum(p["dice"] for p in pairs) / number
+    assert first[2] == second[2] == pytest.approx(expected)
+    assert first[3] is second[3] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 3])
+def test_every_process_ends_in_an_error_when_a_pair_fails(tmp_path, number):
+    pairs = [pair(f"p{index}", index) for index in range(number - 1)] + [pair("bad", math.nan)]
+    mp.spawn(_process, (tmp_path, pairs), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert first[3] == second[3]
+    assert ("not finite" if number == 1 else "1 of 3 pairs failed: bad.") in first[3]
+    assert first[1] == ([] if number == 1 else [["p0", "p1"]])

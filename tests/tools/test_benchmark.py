@@ -1,0 +1,140 @@
+"""The benchmark's bookkeeping; memory of training in bytes that autograd keeps, work in operations (not in seconds)."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from scripts.networks import GraDIRN
+from scripts.networks.kernels import convolution
+from scripts.tools.benchmark.cost import MEMORY_VARIANTS, interleaved_medians, print_memory
+from scripts.tools.benchmark.growth import Case, exponent, largest_cube, measure
+from scripts.tools.benchmark.reference import ReferenceGraDIRN
+
+from ..conftest import config_files
+
+
+def saved_bytes(network, image):
+    """Bytes of distinct storages kept for the backward pass, parameters aside."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = network(image)
+    del output
+    return sum(size for size, _ in kept.values())
+
+
+def test_training_keeps_less_than_the_reference():
+    image = torch.rand(1, 2, 24, 24, 24)
+    reference = saved_bytes(ReferenceGraDIRN(3), image)
+    assert saved_bytes(GraDIRN(3), image) < 0.35 * reference
+    assert saved_bytes(GraDIRN(3, checkpoint_steps=True), image) < 0.05 * reference
+
+
+def test_with_a_truncated_gradient_more_repeats_keep_no_more():
+    image = torch.rand(1, 2, 16, 16, 16)
+    few, many = (saved_bytes(GraDIRN(3, num_repeats=(n,) * 3, gradient_repeats=1), image) for n in (2, 6))
+    assert few == many < saved_bytes(GraDIRN(3, num_repeats=(2, 2, 2)), image)
+
+
+class CountCalls(TorchDispatchMode):
+    """How many operators of torch are called."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.calls += 1
+        return function(*arguments, **(options or {}))
+
+
+def network_of(name):
+    """The published network by its dimension, a shipped one by its overlay."""
+    if name in ("2", "3"):
+        return GraDIRN(int(name))
+    parser = ConfigParser()
+    parser.read_config(config_files("inference", *([] if name == "cardiac" else [name])))
+    return parser.get_parsed_content("network_def").eval()
+
+
+def convolutions(dims, channels, sizes):
+    """Floating-point operations of 3^d convolutions that lead through these channels, once at each size."""
+    pairs = sum(into * out for into, out in pairwise(channels))
+    return 2 * 3**dims * pairs * sum(size**dims for size in sizes)
+
+
+# images of 32 and 16 voxels a side; the features of the hippocampus are a U-Net, not derived by hand: today's number
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("2", 32, convolutions(2, [4, 32, 32, 32, 32, 2], [8, 16, 32] * 3)),
+        ("3", 16, convolutions(3, [5, 32, 32, 32, 32, 3], [4, 8, 16] * 3)),
+        ("cardiac", 32, convolutions(2, [4, 32, 32, 32, 32, 2], [4, 8, 16] * 3)),
+        (
+            "brain",
+            32,
+            convolutions(3, [8, 16, 16, 16, 16, 3], [8] * 3) + convolutions(3, [8, 8, 8, 8, 8, 3], [16] * 4),
+        ),
+        ("hippocampus", 32, 1_068_761_088),
+    ],
+)
+def test_the_convolutions_take_no_more_than_they_must(name, size, expected):
+    net = network_of(name)
+    with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
+        net(torch.rand(1, 2, *[size] * net.spatial_dims))
+    assert counter.get_total_flops() == expected
+
+
+# today's numbers, which fewer may replace
+@pytest.mark.parametrize(
+    ("name", "most"), [("2", 817), ("3", 3400), ("cardiac", 3889), ("hippocampus", 2877), ("brain", 9006)]
+)
+def test_an_evaluation_calls_no_more_operators(name, most):
+    net = network_of(name)
+    image = torch.rand(1, 2, *[16 if name == "3" else 32] * net.spatial_dims)
+    convolution._fused_convolution_works()
+    with torch.no_grad(), CountCalls() as counter:
+        net(image)
+    assert 0 < counter.calls <= most
+
+
+def test_exponents_and_the_largest_cube():
+    cases = [Case("3D size", 3, size) for size in (10, 20, 40, 80)]
+    assert exponent(cases, [5.0, *(7 * case.voxels**1.5 for case in cases[1:])]) == pytest.approx(1.5)
+    assert exponent(cases[:3], [2.0 * case.voxels for case in cases[:3]]) == pytest.approx(1)
+    # 1 MiB for 80^3 voxels: 8 * 1024 of them in 8 GiB
+    assert largest_cube(cases, [0, 0, 0, 1.0], 8) == int(80 * 8192 ** (1 / 3))
+    assert [Case("2D steps", 2, 8, repeats=4).grown, Case("2D batch", 2, 8, batch=3).grown] == [12, 3]
+    assert Case("3D training size, checkpoint_steps", 3, 8, training=True, checkpoint=True).grown == 512
+
+
+def test_a_case_is_measured():
+    found = measure(Case("3D training size", 3, 40, training=True), "cpu")
+    assert found["seconds"] > 0
+    assert found["peak_mib"] > 20
+
+
+def test_calls_are_interleaved_and_the_first_round_is_warm_up():
+    order = []
+    medians = interleaved_medians([lambda: order.append("a"), lambda: order.append("b")], runs=2)
+    assert order == ["a", "b"] * 3
+    assert len(medians) == 2
+
+
+@pytest.mark.slow
+def test_the_memory_table_has_a_row_for_each_variant(capsys):
+    print_memory(size=40, threads=1, device="cpu")
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert [row[0].strip() for row in rows[2:]] == list(MEMORY_VARIANTS)
+    ratios = [float(row[2]) for row in rows[2:]]
+    assert ratios[0] == 1
+    assert ratios[2] < ratios[1] < 0.7
