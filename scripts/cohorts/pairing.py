@@ -89,7 +89,6 @@ def frame_pairs(
     subjects: Iterable[Subject],
     fixed: str = "ED",
     moving: str = "ES",
-    both_directions: bool = False,
     labelled: bool = False,
 ) -> list[dict[str, str]]:
     """Two images of each subject.
@@ -98,18 +97,13 @@ def frame_pairs(
         subjects: in any order.
         fixed: key of the fixed image.
         moving: key of the moving image.
-        both_directions: also the other way round, under the name ``<subject>_<fixed>_to_<moving>``.
         labelled: only subjects with both labels.
 
     Raises:
         InputError: when no subject has both.
     """
-    pairs = []
-    for subject in _usable(subjects, (fixed, moving), labelled):
-        pairs.append(_pair(subject.name, (subject, fixed), (subject, moving)))
-        if both_directions:
-            pairs.append(_pair(f"{subject.name}_{fixed}_to_{moving}", (subject, moving), (subject, fixed)))
-    return pairs
+    usable = _usable(subjects, (fixed, moving), labelled)
+    return [_pair(subject.name, (subject, fixed), (subject, moving)) for subject in usable]
 
 
 def subject_pairs(
@@ -157,7 +151,6 @@ def atlas_pairs(
     atlas: str,
     fixed: str = "T1",
     moving: str = "T1",
-    reverse: bool = False,
     labelled: bool = False,
 ) -> list[dict[str, str]]:
     """Every subject to one of them.
@@ -167,7 +160,6 @@ def atlas_pairs(
         atlas: name of the subject that is fixed.
         fixed: key of the fixed image.
         moving: key of the moving image.
-        reverse: the atlas is moving instead, and every other subject is fixed.
         labelled: only subjects with labels.
 
     Raises:
@@ -177,14 +169,11 @@ def atlas_pairs(
     base = next((subject for subject in everyone if subject.name == atlas), None)
     if base is None:
         raise InputError(f"atlas '{atlas}' is no subject: found {_some_names(everyone)}.")
-    atlas_key, other_key = (moving, fixed) if reverse else (fixed, moving)
-    base = _usable([base], (atlas_key,), labelled)[0]
+    base = _usable([base], (fixed,), labelled)[0]
     others = [subject for subject in everyone if subject.name != atlas]
     if not others:
         raise InputError(f"atlas '{atlas}' is the only subject: expected others to pair with it.")
-    others = _usable(others, (other_key,), labelled)
-    if reverse:
-        return [_between((other, fixed), (base, moving)) for other in others]
+    others = _usable(others, (moving,), labelled)
     return [_between((base, fixed), (other, moving)) for other in others]
 
 
@@ -197,8 +186,6 @@ def make_pairs(
     validation: float | str = 0.1,
     test: float | str = 0.2,
     group: str | None = None,
-    train_limit: float | str | None = None,
-    both_directions: bool = False,
     num_pairs: int | None = None,
     seed: int = 0,
     labelled: bool = False,
@@ -208,14 +195,13 @@ def make_pairs(
 
     Args:
         cohort: what :func:`find_subjects` found.
-        subset: see :func:`select_subjects`, likewise validation, test, group, train_limit.
+        subset: see :func:`select_subjects`, likewise validation, test, group.
         pairing: ``frames``, ``ring``, ``random`` or ``atlas``; ``subjects`` is a ring. By default the layout's; where
             that is meant and the data set itself defines pairs for the subset, those.
         fixed: key of the fixed image, by default the layout's.
         moving: key of the moving image, by default the layout's.
-        both_directions: of frames, each pair also the other way round.
         num_pairs: how many at most; the first ones, or so many random ones.
-        seed: of random pairs and of the choice under ``train_limit``.
+        seed: of random pairs.
         labelled: only pairs with both labels.
         atlas: name of the fixed subject; it may lie outside the subset.
 
@@ -232,14 +218,14 @@ def make_pairs(
         raise InputError(f"num_pairs is {num_pairs}: expected at least 1.")
     if pairing is None:
         pairing = cohort.layout.pairing if atlas is None else "atlas"
-    subjects = select_subjects(cohort.subjects, subset, validation, test, group, train_limit, seed)
+    subjects = select_subjects(cohort.subjects, subset, validation, test, group)
     usual = (cohort.layout.pairing, cohort.layout.fixed, cohort.layout.moving)
     fixed, moving = fixed or cohort.layout.fixed, moving or cohort.layout.moving
     own = cohort.pairs.get(subset) if (pairing, fixed, moving) == usual else None
     if own:
         pairs = _own_pairs(own, subjects, labelled)
     elif pairing == "frames":
-        pairs = frame_pairs(subjects, fixed, moving, both_directions, labelled)
+        pairs = frame_pairs(subjects, fixed, moving, labelled)
     elif pairing == "atlas":
         outside = [subject for subject in _without(cohort.subjects, subjects) if subject.name == atlas]
         pairs = atlas_pairs([*subjects, *outside], str(atlas), fixed, moving, labelled=labelled)

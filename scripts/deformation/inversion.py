@@ -9,12 +9,11 @@ from .grid import lattice, sample
 __all__ = ["invert_ddf"]
 
 FIXED_POINT_ITERATIONS = 12
+MAX_ITERATIONS = 60
 SMALLEST_STEP = 1e-3
 
 
-def invert_ddf(
-    ddf: torch.Tensor, tolerance: float = 0.01, max_iterations: int = 60
-) -> tuple[torch.Tensor, torch.Tensor]:
+def invert_ddf(ddf: torch.Tensor, tolerance: float = 0.01) -> tuple[torch.Tensor, torch.Tensor]:
     """Find v with v(y) + u(y + v(y)) = 0, so that y + v(y) undoes x + u(x); u is extended at its border.
 
     Each voxel iterates v <- v - a (v + u(y + v)) with a step a of its own, halved whenever its residual grows (Chen et
@@ -26,7 +25,6 @@ def invert_ddf(
     Args:
         ddf: u, shape (d, *spatial), in voxels, float32.
         tolerance: residual, in voxels, at which a voxel rests.
-        max_iterations: upper limit.
 
     Returns:
         v in voxels, shape (d, *spatial), and the residual vectors v + u(y + v), of the same shape.
@@ -36,7 +34,7 @@ def invert_ddf(
     residual = inverse + sample(ddf, points + inverse)
     size = _length(residual)
     step = torch.ones_like(size)
-    for iteration in range(max_iterations):
+    for iteration in range(MAX_ITERATIONS):
         if iteration == FIXED_POINT_ITERATIONS:
             step.fill_(1)
         active = ((size > tolerance) & (step > SMALLEST_STEP)).nonzero().squeeze(1)

@@ -39,11 +39,10 @@ class CheckBrainsd(MapTransform):
 
     Args:
         keys: of the images, as read: (1, X, Y, Z), with the name of the file in ``meta["filename_or_obj"]``.
-        allow_missing_keys: whether an item may lack some of them.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
         self.seen: set[str] = set()
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

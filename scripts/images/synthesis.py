@@ -6,7 +6,7 @@ in place of any contrast.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -54,67 +54,53 @@ TISSUES: dict[str, tuple[tuple[int, ...], tuple[float, float]]] = {
 }
 KNOWN_LABELS = [label for labels, _ in TISSUES.values() for label in labels]
 ANY_BRIGHTNESS = (0.0, 2.0)  # of ids that are not known
+PAIR = (("label_fixed", "fixed"), ("label_moving", "moving"))  # keys of label maps, and of the images to make of them
+
+# ranges, as fractions of the mean of white matter where nothing else is said
+CSF = (0.1, 0.35)  # mean
+GREY = (0.4, 0.75)  # mean of cerebral cortex, as a fraction of the way from CSF to white matter
+TISSUE_NOISE = (0.01, 0.08)  # standard deviation within a tissue
+BLUR = (0.4, 0.8)  # standard deviation of the partial-volume blur, in voxels
+BIAS = (-0.1, 0.1)  # coefficients of the third-order polynomial whose exponential is the bias field
+ZOOM = (0.6, 1.0)  # resolution, as a fraction of the grid's
+NOISE = 0.04  # largest standard deviation of the Rician noise
+GAMMA = (0.8, 1.25)  # exponent that changes the contrast
 
 
 class RandSynthesizeT1d(RandomizableTransform):
-    """Paint a T1-like image for each label map, each time another one, on the label map's grid.
+    """Paint T1-like images ``fixed`` and ``moving`` on the grids of their label maps, different ones each time.
+
+    The label maps, (1, X, Y, Z), hold FreeSurfer ids; unknown ids get a random brightness, and SynthSeg's
+    extra-cerebral ids (500 to 999) are set to 0, in the label maps too.
 
     Each tissue gets a random mean (in the order CSF, grey, white matter) and noise of its own; then come partial
     volume, bias field, resolution, Rician noise and contrast. Outside the brain the image is exactly 0, its maximum
     is 255. The images of a pair are independent.
 
     Args:
-        labels: keys of the label maps, (1, X, Y, Z) with FreeSurfer ids; unknown ids get a random brightness.
-        images: keys of the images to make, one for each of ``labels``.
         seed: when given, the images depend on it and on the names of the label maps' files and their folders only,
             for validation; otherwise on the random state.
-        remove_extracerebral: set SynthSeg's extra-cerebral ids (500 to 999) to 0, in the label maps too.
-        csf: range of the mean of CSF, as a fraction of the mean of white matter.
-        grey: range of the mean of cerebral cortex, as a fraction of the way from CSF to white matter.
-        tissue_noise: range of the standard deviation within a tissue, as a fraction of white matter.
-        blur: range of the standard deviation of the partial-volume blur, in voxels.
-        bias: the bias field is exp of a third-order polynomial with coefficients up to this.
-        zoom: range of the resolution, as a fraction of the grid's.
-        noise: largest standard deviation of the Rician noise, as a fraction of white matter.
-        gamma: range of the exponent that changes the contrast.
     """
 
-    def __init__(
-        self,
-        labels: Sequence[str] = ("label_fixed", "label_moving"),
-        images: Sequence[str] = ("fixed", "moving"),
-        seed: int | None = None,
-        remove_extracerebral: bool = True,
-        csf: tuple[float, float] = (0.1, 0.35),
-        grey: tuple[float, float] = (0.4, 0.75),
-        tissue_noise: tuple[float, float] = (0.01, 0.08),
-        blur: tuple[float, float] = (0.4, 0.8),
-        bias: float = 0.1,
-        zoom: tuple[float, float] = (0.6, 1.0),
-        noise: float = 0.04,
-        gamma: tuple[float, float] = (0.8, 1.25),
-    ) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         super().__init__(prob=1.0)
-        self.keys = tuple(zip(labels, images, strict=True))
         self.seed = seed
-        self.remove_extracerebral = remove_extracerebral
-        self.csf, self.grey, self.tissue_noise = csf, grey, tissue_noise
+        self.tissue_noise = TISSUE_NOISE
         self.scanner = Compose(
             [
-                RandGaussianSmooth(blur, blur, blur, prob=1),
-                RandBiasField(degree=3, coeff_range=(-bias, bias), prob=1),
-                RandSimulateLowResolution(prob=0.5, zoom_range=zoom),
-                RandRicianNoise(prob=1, std=noise, sample_std=True),
-                RandAdjustContrast(prob=1, gamma=gamma),
+                RandGaussianSmooth(BLUR, BLUR, BLUR, prob=1),
+                RandBiasField(degree=3, coeff_range=BIAS, prob=1),
+                RandSimulateLowResolution(prob=0.5, zoom_range=ZOOM),
+                RandRicianNoise(prob=1, std=NOISE, sample_std=True),
+                RandAdjustContrast(prob=1, gamma=GAMMA),
             ]
         )
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        names = "|".join(_short_name(data[label]) for label, _ in self.keys)
-        for label, image in self.keys:
-            if self.remove_extracerebral:
-                result[label] = without_extracerebral(data[label])
+        names = "|".join(_short_name(data[label]) for label, _ in PAIR)
+        for label, image in PAIR:
+            result[label] = without_extracerebral(data[label])
             random = self.R if self.seed is None else _random_state(self.seed, names, image)
             result[image] = self._paint(result[label], random)
         return result
@@ -130,8 +116,8 @@ class RandSynthesizeT1d(RandomizableTransform):
 
     def _tissue_values(self, ids: torch.Tensor, random: np.random.RandomState) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of every id, with white matter at 1; 0 for the background."""
-        csf = random.uniform(*self.csf)
-        grey = csf + random.uniform(*self.grey) * (1 - csf)
+        csf = random.uniform(*CSF)
+        grey = csf + random.uniform(*GREY) * (1 - csf)
         mean, deviation = torch.zeros(2, max(int(ids.max()), *KNOWN_LABELS) + 1)
         present = torch.bincount(ids.flatten()).nonzero().flatten().tolist()
         unknown = sorted(set(present) - {0, *KNOWN_LABELS})

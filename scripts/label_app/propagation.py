@@ -19,7 +19,7 @@ from ..deformation.formats import image_like
 from ..networks.similarity import local_correlation
 from ..registration.inferer import predict
 from ..registration.native import ToNativeGridd, WarpMovingd
-from ..results.measures import ncc, rescale
+from ..results.measures import pearson, rescale
 from ..support.bundle import BUNDLE_ROOT
 
 __all__ = [
@@ -136,7 +136,7 @@ class Propagator:
     @staticmethod
     def _similarity(data: Mapping[Any, Any]) -> float:
         image = data["native_fixed"].as_tensor()[0]
-        return ncc(image, data["warped"][0], image > image.min())
+        return pearson(image, data["warped"][0], image > image.min())
 
     def _local_correlation(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
         if self.spatial_dims == 3:

@@ -178,11 +178,11 @@ class GraDIRN(nn.Module):
         voxels = math.prod(size) / 2 ** (self.spatial_dims * (len(self.levels) - 1 - level))
         return int(voxels * block.bytes_per_voxel * (COMPILED if self.compile_steps else 1))
 
-    def step_sizes(self) -> dict[str, float]:
+    def taus(self) -> dict[str, float]:
         """tau of each block, by ``level_<l>_block_<b>``, as used."""
         levels = cast("list[list[Block]]", self.levels)
         return {
-            f"level_{level}_block_{index}": block.used_step_size.item()
+            f"level_{level}_block_{index}": block.tau.item()
             for level, blocks in enumerate(levels)
             for index, block in enumerate(blocks)
         }
@@ -224,8 +224,8 @@ class GraDIRN(nn.Module):
             used = slice(None) if self.use_features[level] else slice(1)
             level_moving, level_fixed = resize(moving[:, used], size), resize(fixed[:, used], size)
             for block in blocks:
-                for left in reversed(range(self.num_repeats[level])):
-                    ddf = self._step(block, ddf, level_fixed, level_moving, left)
+                for repeats_left in reversed(range(self.num_repeats[level])):
+                    ddf = self._step(block, ddf, level_fixed, level_moving, repeats_left)
                     yield level, ddf
 
     def with_features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -246,10 +246,10 @@ class GraDIRN(nn.Module):
         return ddf
 
     def _step(
-        self, block: nn.Module, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor, left: int
+        self, block: nn.Module, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor, repeats_left: int
     ) -> torch.Tensor:
-        """One step, after which the block is applied ``left`` times more."""
-        if self.gradient_repeats is not None and left >= self.gradient_repeats and torch.is_grad_enabled():
+        """One step, after which the block is applied ``repeats_left`` times more."""
+        if self.gradient_repeats is not None and repeats_left >= self.gradient_repeats and torch.is_grad_enabled():
             with torch.no_grad():
                 change = block(ddf, fixed, moving) - ddf
             return ddf + change

@@ -95,7 +95,7 @@ def normalized_step(
     return warped, (residual.unsqueeze(2) * gradient).sum(1) / length
 
 
-def ssd(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
+def ssd_energy(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
     """Sum of squared differences."""
     return (warped - fixed).square().flatten(1).sum(1)
 
@@ -108,7 +108,7 @@ def ssd_residual(fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tenso
     return fixed - warped, new_tensor(torch.ones, [1] * fixed.ndim, fixed)
 
 
-def ncc(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
+def ncc_energy(fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
     """Negative squared normalised cross-correlation over the whole image, times the number of voxels."""
     _, _, covariance, variances = _global_moments(fixed, warped)
     return -fixed[0].numel() * (covariance.square() / (variances[0] * variances[1] + EPSILON)).flatten()
@@ -136,7 +136,7 @@ def _global_moments(
     return f, w, (f * w).mean(axes, keepdim=True), variances
 
 
-def lncc(fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> torch.Tensor:
+def lncc_energy(fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> torch.Tensor:
     """Negative squared normalised cross-correlation in a box window around each voxel, summed over the voxels.
 
     At the border the window holds only the voxels inside the image.
@@ -176,9 +176,9 @@ def _local_moments(fixed: torch.Tensor, warped: torch.Tensor, window_size: int) 
 
 
 SIMILARITIES = {
-    "ssd": Similarity(ssd, ssd_derivative, ssd_residual),
-    "ncc": Similarity(ncc, ncc_derivative, ncc_residual),
-    "lncc": Similarity(lncc, lncc_derivative, lncc_residual),
+    "ssd": Similarity(ssd_energy, ssd_derivative, ssd_residual),
+    "ncc": Similarity(ncc_energy, ncc_derivative, ncc_residual),
+    "lncc": Similarity(lncc_energy, lncc_derivative, lncc_residual),
 }
 
 
@@ -198,7 +198,7 @@ def get_similarity(name: str, window_size: int = 9) -> Similarity:
         raise InputError(f"window_size must be a positive odd number, got {window_size}.")
     if name == "lncc":
         return Similarity(
-            partial(lncc, window_size=window_size),
+            partial(lncc_energy, window_size=window_size),
             partial(lncc_derivative, window_size=window_size),
             partial(lncc_residual, window_size=window_size),
         )

@@ -28,8 +28,8 @@ class Block(nn.Module):
         spatial_dims: 2 or 3.
         similarity: D and its derivative.
         update: ``add`` or ``compose``.
-        regularizer_input: what r sees beside u: ``warped`` F and the warped M, ``moving`` F and M, ``none`` nothing,
-            ``step`` F, the warped M and the explicit step.
+        regularizer_input: the inputs of r in addition to u: ``warped`` F and the warped M, ``moving`` F and M,
+            ``none`` nothing, ``step`` F, the warped M and the explicit step.
         normalize_step: take the demons step.
         step_smoothing: standard deviation, in voxels, of a Gaussian filter of the explicit step.
         ddf_smoothing: likewise, of the displacement after the step.
@@ -71,8 +71,8 @@ class Block(nn.Module):
         )
 
     @property
-    def used_step_size(self) -> torch.Tensor:
-        """tau: ten times the stored value."""
+    def tau(self) -> torch.Tensor:
+        """The step size as used, ten times the stored ``step_size``."""
         return STEP_SIZE_SCALE * self.step_size
 
     def forward(self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
@@ -80,13 +80,13 @@ class Block(nn.Module):
         warped, descent = recomputed(self._descent, ddf, fixed, moving)
         step = descent
         if self.regularizer is not None:
-            beside = {
+            inputs = {
                 "warped": (fixed, warped),
                 "moving": (fixed, moving),
                 "none": (),
                 "step": (fixed, warped, descent),
             }[self.regularizer_input]
-            step = step - self.regularizer(ddf, *beside).to(ddf.dtype)
+            step = step - self.regularizer(ddf, *inputs).to(ddf.dtype)
         ddf = ddf + step if self.update == "add" else warp(ddf, step) + step
         return gaussian(ddf, self.ddf_smoothing)
 
@@ -100,4 +100,4 @@ class Block(nn.Module):
             else:
                 warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
                 step = -gradient
-            return warped, self.used_step_size.to(ddf.dtype) * gaussian(step, self.step_smoothing)
+            return warped, self.tau.to(ddf.dtype) * gaussian(step, self.step_smoothing)

@@ -13,6 +13,7 @@ from .kernels.sampling import pad_to_multiple
 __all__ = ["VoxelMorph"]
 
 DIVISOR = 8  # three poolings
+INTEGRATION_STEPS = 7  # of scaling and squaring
 
 
 class VoxelMorph(nn.Module):
@@ -20,15 +21,14 @@ class VoxelMorph(nn.Module):
 
     Args:
         spatial_dims: 2 or 3.
-        integration_steps: of scaling and squaring; 0 takes the network's output as the displacement itself.
     """
 
-    def __init__(self, spatial_dims: int, integration_steps: int = 7) -> None:
+    def __init__(self, spatial_dims: int) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
             raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
         self.spatial_dims = spatial_dims
-        self.net = MonaiVoxelMorph(spatial_dims=spatial_dims, integration_steps=integration_steps)
+        self.net = MonaiVoxelMorph(spatial_dims=spatial_dims, integration_steps=INTEGRATION_STEPS)
         # the authors start from next to no displacement, MONAI does not
         weight, bias = list(self.net.backbone.parameters())[-2:]
         nn.init.normal_(weight, std=1e-5)

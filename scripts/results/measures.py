@@ -26,7 +26,7 @@ __all__ = [
     "dice_per_class",
     "end_point_error",
     "flatten",
-    "ncc",
+    "pearson",
     "rescale",
     "rmse",
     "surface_distances",
@@ -93,7 +93,7 @@ def surface_distances(
     return result
 
 
-def ncc(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
+def pearson(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
     """Pearson correlation of two images where the mask is true."""
     a, b = first[mask].double().numpy(), second[mask].double().numpy()
     if len(a) < 2 or a.std() == 0 or b.std() == 0:
@@ -241,7 +241,7 @@ def _similarity(data: Mapping[Hashable, Any], mask: torch.Tensor) -> dict[str, d
     result: dict[str, dict[str, float]] = {"ncc": {}, "rmse": {}}
     for name, key in _BEFORE_AFTER.items():
         moving = data[key][0]
-        result["ncc"][name] = ncc(fixed, moving, mask)
+        result["ncc"][name] = pearson(fixed, moving, mask)
         scaled = rescale(fixed, fixed), rescale(moving, data["native_moving"].as_tensor())
         result["rmse"][name] = rmse(*scaled, mask)
     return result

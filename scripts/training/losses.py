@@ -12,12 +12,11 @@ from torch import nn
 
 from ..deformation.jacobian import jacobian_determinant
 from ..networks.kernels.sampling import corners_and_weights, warp
-from ..networks.similarity import get_similarity
+from ..networks.similarity import SIMILARITIES, get_similarity
 from ..support.errors import InputError
 
 __all__ = ["RegistrationLoss", "diffusion", "folding", "soft_dice"]
 
-SIMILARITIES = {"mse": "ssd", "ncc": "ncc", "lncc": "lncc"}
 REGULARIZATIONS = ("diffusion", "bending")
 SMALLEST_DETERMINANT = 0.1  # below it :func:`folding` sets in
 
@@ -27,10 +26,10 @@ class RegistrationLoss(nn.Module):
 
     The first three are means over the voxels.
 
-    Published (Qiu et al., section 3): ``mse`` + 0.01 diffusion, or ``ncc`` + 0.1 diffusion, of the last displacement.
+    Published (Qiu et al., section 3): ``ssd`` + 0.01 diffusion, or ``ncc`` + 0.1 diffusion, of the last displacement.
 
     Args:
-        similarity: ``mse``; ``ncc``, the negative squared correlation of the whole images; ``lncc``, that in a window.
+        similarity: ``ssd``; ``ncc``, the negative squared correlation of the whole images; ``lncc``, that in a window.
         window_size: of ``lncc``, odd, in voxels.
         regularization: ``diffusion`` (squared forward differences) or ``bending`` (squared second derivatives).
         regularization_weight: of the regularization.
@@ -49,7 +48,7 @@ class RegistrationLoss(nn.Module):
 
     def __init__(
         self,
-        similarity: str = "mse",
+        similarity: str = "ssd",
         window_size: int = 9,
         regularization: str = "diffusion",
         regularization_weight: float = 0.01,
@@ -75,7 +74,7 @@ class RegistrationLoss(nn.Module):
             )
         if label_weight > 0 and not classes:
             raise InputError(f"label_weight is {label_weight}, but no classes are known: expected label names.")
-        self.energy = get_similarity(SIMILARITIES[similarity], window_size).energy
+        self.energy = get_similarity(similarity, window_size).energy
         self.regularize = diffusion if regularization == "diffusion" else BendingEnergyLoss()
         self.regularization_weight = regularization_weight
         self.folding_weight = folding_weight

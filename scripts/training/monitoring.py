@@ -92,7 +92,7 @@ class RegistrationBoard:
         moving, fixed = image.split(1, dim=1)
         warped = [warp(moving, ddf) for ddf in ddfs]
         if isinstance(self.network, GraDIRN):
-            for name, value in self.network.step_sizes().items():
+            for name, value in self.network.taus().items():
                 self.writer.add_scalar(f"tau/{name}", value, epoch)
         for step, energy in enumerate(self.loss.energy(fixed, w).item() / fixed.numel() for w in (moving, *warped)):
             self.writer.add_scalar(f"energy/step_{step}", energy, epoch)

@@ -427,13 +427,13 @@ def test_features_need_the_normalized_step():
 def test_the_start_of_a_training_is_an_option():
     # a first step of -tau * grad D alone, with the regularizer at 0: D = sum (M - F)^2, of which M' = 1
     net = GraDIRN(2, (1,), (1,), initial_step_size=0.25, output_scale=0.0)
-    assert net.step_sizes() == {"level_0_block_0": pytest.approx(0.25)}
-    each = GraDIRN(2, (1, 1), (1, 3), initial_step_size=(None, 3.0)).step_sizes()
+    assert net.taus() == {"level_0_block_0": pytest.approx(0.25)}
+    each = GraDIRN(2, (1, 1), (1, 3), initial_step_size=(None, 3.0)).taus()
     assert each == {"level_0_block_0": pytest.approx(1.0), "level_1_block_0": pytest.approx(3.0)}  # 5 / (4 steps + 1)
     moving = torch.arange(6.0).view(1, 1, 6, 1).expand(1, 1, 6, 6) / 10
     ddf = net(torch.cat([moving, moving + 0.1], 1))
     # -0.25 * 2 * (-0.1) * 0.1 along the first axis, nothing along the second
     torch.testing.assert_close(ddf[0, 0], torch.full((6, 6), 0.005))
     assert (ddf[0, 1] == 0).all()
-    published = GraDIRN(2).step_sizes()
+    published = GraDIRN(2).taus()
     assert published == {f"level_{level}_block_0": pytest.approx(0.5) for level in range(3)}

@@ -13,7 +13,7 @@ from scripts.results.measures import (
     dice_per_class,
     end_point_error,
     flatten,
-    ncc,
+    pearson,
     rescale,
     rmse,
     surface_distances,
@@ -47,8 +47,8 @@ def test_without_a_class_the_mean_is_not_a_number():
 
 def test_image_similarity_by_hand():
     a, b = torch.tensor([1.0, 2.0, 3.0, 99.0]), torch.tensor([1.0, 3.0, 2.0, -5.0])
-    assert ncc(a, b, a < 50) == pytest.approx(0.5)
-    assert math.isnan(ncc(a, torch.ones(4), a < 50))
+    assert pearson(a, b, a < 50) == pytest.approx(0.5)
+    assert math.isnan(pearson(a, torch.ones(4), a < 50))
     assert rmse(a, b, a < 50) == pytest.approx(math.sqrt(2 / 3))
 
 

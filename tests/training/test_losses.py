@@ -30,9 +30,9 @@ def test_diffusion_sees_a_checkerboard():
     assert diffusion(ddf).item() == pytest.approx(2.0)  # every difference is 1, along both axes
 
 
-def test_mse_and_its_regularization_by_hand():
+def test_ssd_and_its_regularization_by_hand():
     moving, fixed = torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), 0.5)
-    loss = RegistrationLoss("mse", regularization_weight=0.1)
+    loss = RegistrationLoss("ssd", regularization_weight=0.1)
     i = torch.arange(4.0).view(1, 1, 4, 1).expand(1, 1, 4, 4)
     ddf = torch.cat([i, torch.zeros_like(i)], 1)
     value = loss(ddf, {"image": torch.cat([moving, fixed], 1)})
@@ -62,7 +62,7 @@ def test_bending_is_zero_for_an_affine_field_and_diffusion_is_not():
     image = {"image": torch.rand(1, 2, 8, 8)}
     terms = {}
     for name in ("bending", "diffusion"):
-        loss = RegistrationLoss("mse", regularization=name)
+        loss = RegistrationLoss("ssd", regularization=name)
         loss(ddf, image)
         terms[name] = loss.terms["regularization"].item()
     assert terms["bending"] == pytest.approx(0, abs=1e-10)
@@ -76,7 +76,7 @@ def test_the_label_loss_compares_the_named_classes():
     fixed = moving.roll(-1, 2)
     fixed[0, 0, 5, 5] = 9
     target = {"image": torch.rand(1, 2, 6, 6), "label_moving": moving, "label_fixed": fixed}
-    loss = RegistrationLoss("mse", regularization_weight=0, label_weight=1.0, classes=[7])
+    loss = RegistrationLoss("ssd", regularization_weight=0, label_weight=1.0, classes=[7])
     loss(shift((6, 6), 1, 0), target)
     assert loss.terms["label"].item() == pytest.approx(0, abs=1e-5)
     loss(shift((6, 6), 0, 0), target)
@@ -120,7 +120,7 @@ def test_folding_is_seen_from_both_sides():
     # |J| = 1 - 1.5 between voxels 2 and 3: at voxel 2 forwards, at voxel 3 backwards, 0.6 short in one row of five
     assert folding(ddf).item() == pytest.approx(0.6 / 5)
     image = {"image": torch.zeros(1, 2, 5, 2)}
-    assert RegistrationLoss("mse", regularization_weight=0, folding_weight=2)(ddf, image).item() == pytest.approx(0.24)
+    assert RegistrationLoss("ssd", regularization_weight=0, folding_weight=2)(ddf, image).item() == pytest.approx(0.24)
 
 
 def test_every_step_weighs_a_factor_of_the_next():
@@ -128,9 +128,9 @@ def test_every_step_weighs_a_factor_of_the_next():
     i = torch.arange(4.0).view(1, 1, 4, 1).expand(1, 1, 4, 4)
     steps = [factor * torch.cat([i, torch.zeros_like(i)], 1) for factor in (1, 2, 3)]
     # similarity 1 and regularization 1, 4, 9
-    every = RegistrationLoss("mse", regularization_weight=1.0, step_decay=0.5)
+    every = RegistrationLoss("ssd", regularization_weight=1.0, step_decay=0.5)
     assert every({"ddfs": steps}, image).item() == pytest.approx((0.25 * 2 + 0.5 * 5 + 1 * 10) / 1.75)
-    last = RegistrationLoss("mse", regularization_weight=1.0)
+    last = RegistrationLoss("ssd", regularization_weight=1.0)
     assert last({"ddfs": steps}, image).item() == last(steps[-1], image).item() == pytest.approx(10)
 
 
@@ -139,7 +139,7 @@ def test_the_features_are_compared_with_each_images_own_labels():
     fixed = torch.tensor([[0, 1], [2, 0]]).view(1, 1, 2, 2)
     # one feature stands for both classes: right for the moving image, undecided for the fixed one
     features = ((moving > 0).float(), torch.full((1, 1, 2, 2), 0.5))
-    loss = RegistrationLoss("mse", regularization_weight=0, feature_weight=0.5, feature_classes=[[1, 2]])
+    loss = RegistrationLoss("ssd", regularization_weight=0, feature_weight=0.5, feature_classes=[[1, 2]])
     image = torch.zeros(1, 2, 2, 2)
     pred = {"ddfs": [torch.zeros(1, 2, 2, 2)], "features": features}
     value = loss(pred, {"image": image, "label_moving": moving, "label_fixed": fixed})
@@ -150,7 +150,7 @@ def test_the_features_are_compared_with_each_images_own_labels():
 
 
 def test_the_number_of_features_must_be_that_of_their_classes():
-    loss = RegistrationLoss("mse", feature_weight=1.0, feature_classes=[[1], [2]])
+    loss = RegistrationLoss("ssd", feature_weight=1.0, feature_classes=[[1], [2]])
     pair = {"image": torch.zeros(1, 2, 4, 4), **dict.fromkeys(("label_moving", "label_fixed"), torch.ones(1, 1, 4, 4))}
     with pytest.raises(InputError, match=r"1 features \(num_features\), but feature_classes says what 2 stand for"):
         loss({"ddfs": [torch.zeros(1, 2, 4, 4)], "features": (torch.ones(1, 1, 4, 4),) * 2}, pair)
@@ -167,7 +167,7 @@ def test_a_batch_is_the_mean_of_its_samples():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"similarity": "mi"}, "unknown loss similarity 'mi': expected one of mse, ncc, lncc"),
+        ({"similarity": "mi"}, "unknown loss similarity 'mi': expected one of ssd, ncc, lncc"),
         ({"regularization": "l2"}, "unknown regularization 'l2': expected one of diffusion, bending"),
         ({"regularization_weight": -1.0}, "expected weights of at least 0"),
         ({"step_decay": 1.5}, "step_decay 1.5"),
