@@ -18,7 +18,7 @@ from torch import nn
 from ..errors import InputError
 from .compiled import compiled_if_possible
 from .features import Features
-from .filters import gaussian
+from .filters import gaussian, window_mean
 from .memory import COMPILED, bytes_per_voxel, recomputed
 from .regularizer import Regularizer
 from .sampling import resize, upsample, warp
@@ -30,6 +30,8 @@ __all__ = ["DeepSupervision", "GraDIRN"]
 REGULARIZER_INPUTS = ("warped", "moving", "none", "step")
 UPDATES = ("add", "compose")
 STEP_SIZE_SCALE = 10.0
+GATE_WINDOW = 5  # voxels of a level
+GATE_MOTION = 0.05  # voxels: the motion at which the gate of the regularizer is half open
 T = TypeVar("T")
 
 _compiled_call = compiled_if_possible(lambda module, *tensors: module(*tensors))
@@ -56,6 +58,7 @@ class Block(nn.Module):
         num_channels: hidden channels of r; 0 leaves r out.
         num_layers: convolutions of r.
         checkpoint: keep none of r's activations for the backward pass.
+        gate: close r where nothing moves.
     """
 
     def __init__(
@@ -72,10 +75,12 @@ class Block(nn.Module):
         num_channels: int,
         num_layers: int,
         checkpoint: bool,
+        gate: bool,
     ) -> None:
         super().__init__()
         self.similarity = similarity
         self.update = update
+        self.gate = gate
         self.regularizer_input = regularizer_input
         self.normalize_step = normalize_step
         self.step_smoothing = step_smoothing
@@ -104,7 +109,8 @@ class Block(nn.Module):
                 "none": (),
                 "step": (fixed, warped, descent),
             }[self.regularizer_input]
-            step = step - self.regularizer(ddf, *beside).to(ddf.dtype)
+            learned = self.regularizer(ddf, *beside).to(ddf.dtype)
+            step = step - (_motion_gate(ddf, descent) * learned if self.gate else learned)
         ddf = ddf + step if self.update == "add" else warp(ddf, step) + step
         return gaussian(ddf, self.ddf_smoothing)
 
@@ -119,6 +125,12 @@ class Block(nn.Module):
                 warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
                 step = -gradient
             return warped, self.used_step_size.to(ddf.dtype) * gaussian(step, self.step_smoothing)
+
+
+def _motion_gate(ddf: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """0 where neither the displacement nor the explicit step moves anything in the window, towards 1 elsewhere."""
+    motion = window_mean((ddf.square() + step.square()).sum(1, keepdim=True), GATE_WINDOW)
+    return motion / (motion + GATE_MOTION**2)
 
 
 class GraDIRN(nn.Module):
@@ -145,7 +157,8 @@ class GraDIRN(nn.Module):
         ddf_smoothing: likewise, of the displacement after each step: the demons algorithm's regularizer, beside r.
         num_features: learned channels of the images that drive the normalized step beside the intensities.
         feature_channels: of each level of the U-Net that makes them, fine to coarse.
-        use_features: whether they drive the steps, one answer or one for each level.
+        use_features: whether they drive the steps, or how many of the first of them do, one answer or one for each level.
+        feature_units: residual units of each level of the U-Net.
         num_channels: hidden channels of the regularizer, one number or one for each level; 0 leaves it out.
         num_layers: convolutions of the regularizer.
         window_size: window of ``lncc``, in voxels.
@@ -157,6 +170,8 @@ class GraDIRN(nn.Module):
             of the volume.
         gradient_repeats: differentiate only so many of the last repeats of a block, so that the memory of a training
             does not grow with their number; through those before, the gradient passes as if they were the identity.
+        gate: multiply the regularizer's output by a gate that is closed where nothing moves, so that an image that is
+            registered to itself stays where it is.
         compile_steps: in evaluation, let torch.compile make the step of each block, at the first call; where it cannot,
             nothing changes.
 
@@ -184,7 +199,8 @@ class GraDIRN(nn.Module):
         ddf_smoothing: float = 0.0,
         num_features: int = 0,
         feature_channels: Sequence[int] = (16, 32, 32),
-        use_features: bool | Sequence[bool] = True,
+        use_features: bool | int | Sequence[bool | int] = True,
+        feature_units: int = 0,
         num_channels: int | Sequence[int] = 32,
         num_layers: int = 5,
         window_size: int = 9,
@@ -192,6 +208,7 @@ class GraDIRN(nn.Module):
         output_scale: float = 1.0,
         checkpoint_steps: bool = False,
         gradient_repeats: int | None = None,
+        gate: bool = False,
         compile_steps: bool = False,
     ) -> None:
         super().__init__()
@@ -210,8 +227,9 @@ class GraDIRN(nn.Module):
         given: tuple[float | None, ...] = _for_each_level("initial_step_size", initial_step_size, num_levels)
         names: tuple[str, ...] = _for_each_level("similarity", similarity, num_levels)
         normalized = _for_each_level("normalize_step", normalize_step, num_levels)
-        self.use_features = _for_each_level("use_features", use_features, num_levels)
-        if num_features and any(used and not step for used, step in zip(self.use_features, normalized)):
+        wanted = _for_each_level("use_features", use_features, num_levels)
+        self.used_features = tuple(num_features if count is True else min(int(count), num_features) for count in wanted)
+        if num_features and any(used and not step for used, step in zip(self.used_features, normalized)):
             raise InputError(f"num_features {num_features} needs normalize_step on the levels that use them.")
         if regularizer_input not in REGULARIZER_INPUTS:
             raise InputError(
@@ -227,7 +245,7 @@ class GraDIRN(nn.Module):
         self.gradient_repeats = gradient_repeats
         self.compile_steps = compile_steps
         step_sizes = [5 / (self.num_steps + 1) if tau is None else tau for tau in given]
-        self.features = Features(spatial_dims, num_features, feature_channels) if num_features else None
+        self.features = Features(spatial_dims, num_features, feature_channels, feature_units) if num_features else None
         self.levels = nn.ModuleList(
             nn.ModuleList(
                 Block(
@@ -238,11 +256,12 @@ class GraDIRN(nn.Module):
                     normalized[level],
                     smoothing[level],
                     ddf_smoothing,
-                    num_features if self.use_features[level] else 0,
+                    self.used_features[level],
                     step_sizes[level],
                     channels[level],
                     num_layers,
                     checkpoint_steps,
+                    gate,
                 )
                 for _ in range(count)
             )
@@ -308,7 +327,7 @@ class GraDIRN(nn.Module):
             ddf = upsample(ddf, size) if level > 0 else ddf
             if len(blocks) * self.num_repeats[level] == 0:
                 continue
-            used = slice(None) if self.use_features[level] else slice(1)
+            used = slice(1 + self.used_features[level])
             level_moving, level_fixed = resize(moving[:, used], size), resize(fixed[:, used], size)
             for block in blocks:
                 for left in reversed(range(self.num_repeats[level])):
