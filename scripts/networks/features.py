@@ -23,6 +23,7 @@ class Features(nn.Module):
         spatial_dims: 2 or 3.
         num_features: channels of the result.
         channels: of each level of the U-Net, fine to coarse.
+        num_res_units: residual units of each level.
 
     Attributes:
         factor: of the size between the image and its coarsest level.
@@ -30,10 +31,10 @@ class Features(nn.Module):
     Input (B, 1, *spatial), output (B, num_features, *spatial).
     """
 
-    def __init__(self, spatial_dims: int, num_features: int, channels: Sequence[int]) -> None:
+    def __init__(self, spatial_dims: int, num_features: int, channels: Sequence[int], num_res_units: int = 0) -> None:
         super().__init__()
         strides = [2] * (len(channels) - 1)
-        self.unet = UNet(spatial_dims, 1, num_features, channels, strides, num_res_units=0)
+        self.unet = UNet(spatial_dims, 1, num_features, channels, strides, num_res_units=num_res_units)
         self.factor = 2 ** (len(channels) - 1)
         upsampling = [m for m in self.unet.modules() if isinstance(m, (nn.ConvTranspose2d, nn.ConvTranspose3d))]
         nn.init.constant_(cast("torch.Tensor", upsampling[-1].bias), INITIAL_LOGIT)

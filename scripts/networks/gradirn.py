@@ -58,7 +58,8 @@ class GraDIRN(nn.Module):
         ddf_smoothing: likewise, of the displacement after each step: the demons algorithm's regularizer, beside r.
         num_features: learned channels of the images that drive the normalized step beside the intensities.
         feature_channels: of each level of the U-Net that makes them, fine to coarse.
-        use_features: whether they drive the steps, one answer or one for each level.
+        use_features: whether they drive the steps, or how many of the first of them; one answer or one for each level.
+        feature_units: residual units of each level of the U-Net.
         num_channels: hidden channels of the regularizer, one number or one for each level; 0 leaves it out.
         num_layers: convolutions of the regularizer.
         window_size: window of ``lncc``, in voxels.
@@ -70,6 +71,8 @@ class GraDIRN(nn.Module):
             of the volume.
         gradient_repeats: differentiate only so many of the last repeats of a block, so that the memory of a training
             does not grow with their number; through those before, the gradient passes as if they were the identity.
+        gate: multiply the regularizer's output by a gate that is closed where nothing moves, so that an image that is
+            registered to itself stays where it is.
         compile_steps: in evaluation, let torch.compile make the step of each block, at the first call; where it cannot,
             nothing changes.
 
@@ -97,7 +100,8 @@ class GraDIRN(nn.Module):
         ddf_smoothing: float = 0.0,
         num_features: int = 0,
         feature_channels: Sequence[int] = (16, 32, 32),
-        use_features: bool | Sequence[bool] = True,
+        use_features: bool | int | Sequence[bool | int] = True,
+        feature_units: int = 0,
         num_channels: int | Sequence[int] = 32,
         num_layers: int = 5,
         window_size: int = 9,
@@ -105,6 +109,7 @@ class GraDIRN(nn.Module):
         output_scale: float = 1.0,
         checkpoint_steps: bool = False,
         gradient_repeats: int | None = None,
+        gate: bool = False,
         compile_steps: bool = False,
     ) -> None:
         super().__init__()
@@ -123,8 +128,9 @@ class GraDIRN(nn.Module):
         given: tuple[float | None, ...] = _for_each_level("initial_step_size", initial_step_size, num_levels)
         names: tuple[str, ...] = _for_each_level("similarity", similarity, num_levels)
         normalized = _for_each_level("normalize_step", normalize_step, num_levels)
-        self.use_features = _for_each_level("use_features", use_features, num_levels)
-        if num_features and any(used and not step for used, step in zip(self.use_features, normalized)):
+        wanted = _for_each_level("use_features", use_features, num_levels)
+        self.used_features = tuple(num_features if count is True else min(int(count), num_features) for count in wanted)
+        if num_features and any(used and not step for used, step in zip(self.used_features, normalized)):
             raise InputError(f"num_features {num_features} needs normalize_step on the levels that use them.")
         if regularizer_input not in REGULARIZER_INPUTS:
             raise InputError(
@@ -140,7 +146,7 @@ class GraDIRN(nn.Module):
         self.gradient_repeats = gradient_repeats
         self.compile_steps = compile_steps
         step_sizes = [5 / (self.num_steps + 1) if tau is None else tau for tau in given]
-        self.features = Features(spatial_dims, num_features, feature_channels) if num_features else None
+        self.features = Features(spatial_dims, num_features, feature_channels, feature_units) if num_features else None
         self.levels = nn.ModuleList(
             nn.ModuleList(
                 Block(
@@ -151,11 +157,12 @@ class GraDIRN(nn.Module):
                     normalized[level],
                     smoothing[level],
                     ddf_smoothing,
-                    num_features if self.use_features[level] else 0,
+                    self.used_features[level],
                     step_sizes[level],
                     channels[level],
                     num_layers,
                     checkpoint_steps,
+                    gate,
                 )
                 for _ in range(count)
             )
@@ -221,7 +228,7 @@ class GraDIRN(nn.Module):
             ddf = upsample(ddf, size) if level > 0 else ddf
             if len(blocks) * self.num_repeats[level] == 0:
                 continue
-            used = slice(None) if self.use_features[level] else slice(1)
+            used = slice(1 + self.used_features[level])
             level_moving, level_fixed = resize(moving[:, used], size), resize(fixed[:, used], size)
             for block in blocks:
                 for repeats_left in reversed(range(self.num_repeats[level])):

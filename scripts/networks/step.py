@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .kernels.checkpointing import recomputed
-from .kernels.filters import gaussian
+from .kernels.filters import gaussian, window_mean
 from .kernels.memory import bytes_per_voxel
 from .kernels.sampling import warp
 from .regularizer import Regularizer
@@ -15,6 +15,8 @@ from .similarity import Similarity, normalized_step, similarity_gradient
 __all__ = ["Block"]
 
 STEP_SIZE_SCALE = 10.0
+GATE_WINDOW = 5  # voxels of a level
+GATE_MOTION = 0.05  # voxels: the motion at which the gate of the regularizer is half open
 
 
 class Block(nn.Module):
@@ -38,6 +40,7 @@ class Block(nn.Module):
         num_channels: hidden channels of r; 0 leaves r out.
         num_layers: convolutions of r.
         checkpoint: keep none of r's activations for the backward pass.
+        gate: close r where nothing moves.
     """
 
     def __init__(
@@ -54,10 +57,12 @@ class Block(nn.Module):
         num_channels: int,
         num_layers: int,
         checkpoint: bool,
+        gate: bool,
     ) -> None:
         super().__init__()
         self.similarity = similarity
         self.update = update
+        self.gate = gate
         self.regularizer_input = regularizer_input
         self.normalize_step = normalize_step
         self.step_smoothing = step_smoothing
@@ -86,7 +91,8 @@ class Block(nn.Module):
                 "none": (),
                 "step": (fixed, warped, descent),
             }[self.regularizer_input]
-            step = step - self.regularizer(ddf, *inputs).to(ddf.dtype)
+            learned = self.regularizer(ddf, *inputs).to(ddf.dtype)
+            step = step - (_motion_gate(ddf, descent) * learned if self.gate else learned)
         ddf = ddf + step if self.update == "add" else warp(ddf, step) + step
         return gaussian(ddf, self.ddf_smoothing)
 
@@ -101,3 +107,9 @@ class Block(nn.Module):
                 warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
                 step = -gradient
             return warped, self.tau.to(ddf.dtype) * gaussian(step, self.step_smoothing)
+
+
+def _motion_gate(ddf: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """0 where neither the displacement nor the explicit step moves anything in the window, towards 1 elsewhere."""
+    motion = window_mean((ddf.square() + step.square()).sum(1, keepdim=True), GATE_WINDOW)
+    return motion / (motion + GATE_MOTION**2)

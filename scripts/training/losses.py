@@ -114,7 +114,7 @@ class RegistrationLoss(nn.Module):
                 f"{len(self.feature_classes)} stand for: expected the same number."
             )
         labels = torch.cat([target["label_moving"], target["label_fixed"]])
-        one_hot = [torch.isin(labels, labels.new_tensor(values)) for values in self.feature_classes]
+        one_hot = [torch.stack([labels == value for value in values]).any(0) for values in self.feature_classes]
         probabilities, truth = torch.cat(features).float(), torch.cat(one_hot, 1).float()
         cross_entropy = F.binary_cross_entropy_with_logits(probabilities.logit(eps=1e-6), truth)
         return self.dice(probabilities, truth) + cross_entropy
@@ -157,27 +157,33 @@ def soft_dice(fixed: torch.Tensor, moving: torch.Tensor, ddf: torch.Tensor, clas
         ddf: displacement in voxels, shape (B, d, *spatial).
         classes: label values that count.
     """
-    batch, bins = len(ddf), len(classes) + 1
-    known = torch.tensor(sorted(classes), device=ddf.device)
-    offset = bins * torch.arange(batch, device=ddf.device).unsqueeze(1)
-    fixed, moving = (_class_index(label.flatten(1), known) + offset for label in (fixed, moving))
+    bins = len(classes) + 1
+    fixed, moving = (_class_index(label.flatten(1), sorted(classes)) for label in (fixed, moving))
     corners, weights = corners_and_weights(ddf.shape[2:], ddf)
     corners, weights = corners.flatten(2), weights.flatten(2)
-    intersection = ddf.new_zeros(batch * bins)
-    warped_volume = ddf.new_zeros(batch * bins)
+    intersection = warped_volume = ddf.new_zeros(len(ddf), bins)
     for corner, weight in zip(corners.unbind(1), weights.unbind(1)):
         label = moving.gather(1, corner)
-        intersection = intersection.index_add(0, fixed.flatten(), (weight * (label == fixed)).flatten())
-        warped_volume = warped_volume.index_add(0, label.flatten(), weight.flatten())
-    fixed_volume = torch.bincount(fixed.flatten(), minlength=batch * bins).to(ddf.dtype)
-    present = torch.bincount(moving.flatten(), minlength=batch * bins) + fixed_volume > 0
+        intersection = intersection + _sum_per_class(weight * (label == fixed), fixed, bins)
+        warped_volume = warped_volume + _sum_per_class(weight, label, bins)
+    one = weights.new_ones(fixed.shape)
+    fixed_volume = _sum_per_class(one, fixed, bins)
+    present = _sum_per_class(one, moving, bins) + fixed_volume > 0
     dice = 2 * intersection / (warped_volume + fixed_volume).clamp(min=1)
-    counted = present.view(batch, bins)[:, 1:]
-    return ((dice.view(batch, bins)[:, 1:] * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()
+    counted = present[:, 1:]
+    return ((dice[:, 1:] * counted).sum(1) / counted.sum(1).clamp(min=1)).mean()
 
 
-def _class_index(label: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+def _sum_per_class(values: torch.Tensor, index: torch.Tensor, bins: int) -> torch.Tensor:
+    """The sum of the values (B, N) of each class, (B, bins)."""
+    if values.is_cuda:  # where all would add to the same few numbers, one after the other
+        return torch.stack([(values * (index == number)).sum(1) for number in range(bins)], 1)
+    return values.new_zeros(len(values), bins).scatter_add(1, index, values)
+
+
+def _class_index(label: torch.Tensor, known: Sequence[int]) -> torch.Tensor:
     """1, 2, ... for the known labels in their order, 0 for all others."""
-    label = label.long()
-    position = torch.searchsorted(known, label).clamp(max=len(known) - 1)
-    return torch.where(known[position] == label, position + 1, 0)
+    index = torch.zeros_like(label, dtype=torch.long)
+    for number, value in enumerate(known, start=1):
+        index = torch.where(label == value, number, index)
+    return index

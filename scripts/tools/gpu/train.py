@@ -1,0 +1,285 @@
+"""Train on packed data for so many seconds, on one GPU or on the CPU; the next call goes on from the last checkpoint.
+
+    python -m scripts.tools.gpu.train TASK --pack FILE.npz --seconds 300 --output_dir DIR [--override FILE.yaml]
+
+Network and loss are those of ``train.yaml`` with the overlay of the task. Each pair is registered in both directions,
+which have to be inverse to each other. In the first part of a training, the features alone are trained, as
+segmentations. ``model.pt`` holds a moving average of the weights, ``checkpoint.pt`` what the training continues from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+from ...deformation.jacobian import jacobian_determinant
+from ...networks import DeepSupervision
+from ...networks.kernels.sampling import warp
+from ...support.bundle import BUNDLE_ROOT
+from .samples import Sampler
+from .tasks import TASKS, Task
+
+__all__ = ["GpuTraining", "main"]
+
+WARM_UP = 0.03  # fraction of the time
+AVERAGE = 0.998
+CHECKPOINT_SECONDS = 60
+VALIDATION_PAIRS = 16
+
+
+class GpuTraining:
+    """A training whose data, samples and network stay on one device.
+
+    Args:
+        task: what to train.
+        arrays: of the packed file.
+        config: ``train.yaml`` with its overlays and overrides.
+        output_dir: where the checkpoints go.
+        device: cuda or cpu.
+        seed: of the samples.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        arrays: dict[str, torch.Tensor],
+        config: ConfigParser,
+        output_dir: Path,
+        device: torch.device,
+        seed: int = 0,
+    ) -> None:
+        self.task, self.config, self.output_dir, self.device, self.seed = task, config, output_dir, device, seed
+        torch.manual_seed(seed)
+        self.network: nn.Module = config.get_parsed_content("network").to(device)
+        self.loss = config.get_parsed_content("train#loss")
+        self.options: dict[str, Any] = config.get_parsed_content("gpu")
+        self.view = DeepSupervision(self.network, every_step=self.loss.step_decay > 0)
+        self.average = copy.deepcopy(self.network).eval()
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1.0)
+        subset = {s: {k.removeprefix(f"{s}_"): v for k, v in arrays.items() if k.startswith(s)} for s in SUBSETS}
+        self.samplers = {s: Sampler(task, {**subset[s], "label_ids": arrays["label_ids"]}, device) for s in SUBSETS}
+        self.graphs: dict[Callable[..., torch.Tensor], _Captured] = {}
+        self.iteration, self.spent = 0, 0.0
+        self._resume()
+
+    def run(self, seconds: float) -> None:
+        """Train for so many seconds, with one cycle of the learning rate."""
+        begin = written = time.monotonic()
+        while (elapsed := time.monotonic() - begin) < seconds:
+            terms = self._step(elapsed / seconds)
+            if self.iteration % 50 == 0:
+                print(
+                    f"{self.iteration} {elapsed:.0f} s " + " ".join(f"{k} {v:.4f}" for k, v in terms.items()),
+                    flush=True,
+                )
+            if time.monotonic() - written > CHECKPOINT_SECONDS:
+                written = time.monotonic()
+                self._save(self.spent + written - begin)
+        self.spent += time.monotonic() - begin
+        self._save(self.spent)
+
+    def _step(self, progress: float) -> dict[str, float]:
+        features_only = self.options["features_first"] > progress and not self.resumed
+        rate = min(1.0, progress / WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options["learning_rate"] * max(rate, 0.01)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.iteration)
+        batch = self.samplers["train"].draw(generator, self.options["batch_size"])
+        both = {
+            "image": torch.cat([batch["image"], batch["image"].flip(1)]),
+            "label_moving": torch.cat([batch["label_moving"], batch["label_fixed"]]),
+            "label_fixed": torch.cat([batch["label_fixed"], batch["label_moving"]]),
+        }
+        loss = self._differentiate(self._feature_loss if features_only else self._registration_loss, both)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options["gradient_norm"])
+        self.optimizer.step()
+        decay = min(AVERAGE, (1 + self.iteration) / (10 + self.iteration))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        self.iteration += 1
+        if self.iteration % 50:
+            return {}
+        terms = {} if features_only else {k: v.item() for k, v in self.loss.terms.items()}
+        return {"loss": loss.item(), "norm": norm.item(), **terms}
+
+    def _differentiate(self, loss: Callable[..., torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The loss of a batch, with the gradients of all parameters; on a GPU, one graph of some 10^4 kernels."""
+        if self.device.type != "cuda" or not self.options["capture"]:
+            self.optimizer.zero_grad(set_to_none=True)
+            value = loss(batch)
+            value.backward()
+            return value
+        if loss not in self.graphs:
+            self.graphs = {loss: _Captured(loss, batch, list(self.network.parameters()))}
+        return self.graphs[loss](batch)
+
+    def _feature_loss(self, both: dict[str, torch.Tensor]) -> torch.Tensor:
+        half = len(both["image"]) // 2
+        batch = {key: value[:half] for key, value in both.items()}
+        with self._autocast():
+            moving, fixed = self.network.with_features(batch["image"])  # type: ignore[operator]
+        return self.loss._feature_loss((moving[:, 1:].float(), fixed[:, 1:].float()), batch)
+
+    def _registration_loss(self, both: dict[str, torch.Tensor]) -> torch.Tensor:
+        with self._autocast():
+            result = self.view(both["image"])
+        if self.network.features is None:
+            result["features"] = ()
+        loss = self.loss(result, both)
+        forward, backward = result["ddfs"][-1].chunk(2)
+        there_and_back = [forward + warp(backward, forward), backward + warp(forward, backward)]
+        inconsistency = torch.cat(there_and_back).square().sum(1).mean()
+        self.loss.terms["inconsistency"] = inconsistency.detach()
+        return loss + self.options["consistency_weight"] * inconsistency
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Dice of the labels before and after (nearest neighbour), folds in percent, of the averaged weights."""
+        sampler, classes = self.samplers["validation"], self.loss.classes
+        count = min(VALIDATION_PAIRS, len(sampler.label))
+        found = []
+        for index in range(count):
+            items = torch.tensor([index])
+            others = items if sampler.label.shape[1] == 2 else (items + 1) % len(sampler.label)
+            pair = sampler.plain(items, others)
+            with self._autocast():
+                ddf = self.average(pair["image"])
+            back = self.average(pair["image"].flip(1))
+            one_hot = torch.cat([(pair["label_moving"] == c).float() for c in classes], 1)
+            warped = warp(one_hot, ddf) > 0.5
+            truth = torch.cat([pair["label_fixed"] == c for c in classes], 1)
+            present = (one_hot.flatten(2).sum(2) > 0) & (truth.flatten(2).sum(2) > 0)
+            if not present.any():
+                continue
+            values = [_dice(x, truth)[present].mean() for x in (one_hot > 0.5, warped)]
+            folds = (jacobian_determinant(ddf) <= 0).float().mean() * 100
+            misfit = (ddf + warp(back, ddf)).square().sum(1).sqrt().mean()
+            found.append(torch.stack([*values, folds, misfit]))
+        before, after, folds, misfit = torch.stack(found).mean(0).tolist()
+        return {"before": before, "after": after, "folds": folds, "there_and_back": misfit}
+
+    def _resume(self) -> None:
+        path = self.output_dir / "checkpoint.pt"
+        self.resumed = path.is_file()
+        if not self.resumed:
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.iteration, self.spent = state["iteration"], state["spent"]
+
+    def _save(self, spent: float) -> None:
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        # without Adam's moments, which the warm-up makes anew: three times as small
+        parts = {"network": self.network, "average": self.average}
+        state = {name: part.state_dict() for name, part in parts.items()}
+        for name, value in (
+            ("checkpoint.pt", {**state, "iteration": self.iteration, "spent": spent}),
+            ("model.pt", state["average"]),
+        ):
+            temporary = self.output_dir / f".{name}"
+            torch.save(value, temporary)
+            os.replace(temporary, self.output_dir / name)
+
+
+class _Captured:
+    """A loss and its gradients as a CUDA graph, which starts without the processor's 5 microseconds for each kernel.
+
+    Args:
+        loss: from a batch to a number.
+        batch: an example.
+        parameters: those that get gradients, at the same addresses each time.
+    """
+
+    def __init__(
+        self, loss: Callable[..., torch.Tensor], batch: dict[str, torch.Tensor], parameters: list[nn.Parameter]
+    ) -> None:
+        self.batch = {key: value.clone() for key, value in batch.items()}
+        self.parameters = parameters
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._differentiate(loss)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        with torch.cuda.graph(self.graph):
+            self.loss = self._differentiate(loss)
+
+    def _differentiate(self, loss: Callable[..., torch.Tensor]) -> torch.Tensor:
+        for parameter in self.parameters:
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+        value = loss(self.batch)
+        value.backward()
+        return value.detach()
+
+    def __call__(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        for key, value in batch.items():
+            self.batch[key].copy_(value)
+        self.graph.replay()
+        return self.loss
+
+
+SUBSETS = ("train", "validation")
+
+
+def _dice(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    a, b = a.flatten(2).float(), b.flatten(2).float()
+    return 2 * (a * b).sum(2) / (a.sum(2) + b.sum(2)).clamp(min=1)
+
+
+def read_config(task: Task, overrides: Sequence[Path]) -> ConfigParser:
+    """``train.yaml`` with the overlays of the task and further files."""
+    configs = Path(BUNDLE_ROOT) / "configs"
+    parser = ConfigParser()
+    parser.read_config([*(str(configs / name) for name in ("train.yaml", *task.overlays)), *map(str, overrides)])
+    parser.update({"bundle_root": BUNDLE_ROOT, "device": "cpu"})
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.tools.gpu.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--pack", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--override", type=Path, nargs="*", default=[])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    task = TASKS[options.task]
+    with np.load(options.pack) as file:
+        arrays = {name: torch.from_numpy(file[name]) for name in file.files}
+    config = read_config(task, options.override)
+    training = GpuTraining(task, arrays, config, options.output_dir, torch.device(options.device))
+    print(f"{options.task}: {sum(p.numel() for p in training.network.parameters())} parameters", flush=True)
+    training.run(options.seconds)
+    result = training.validate()
+    print(
+        f"{options.task}: {training.iteration} steps, " + ", ".join(f"{k} {v:.4f}" for k, v in result.items()),
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
