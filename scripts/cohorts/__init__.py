@@ -3,13 +3,17 @@
 from .datalist import read_pairs
 from .pairing import frame_pairs, make_pairs, partners, select_subjects, training_items
 from .subjects import find_subjects
+from .tasks import TASKS, find_task, task_of
 
 __all__ = [
+    "TASKS",
     "find_subjects",
+    "find_task",
     "frame_pairs",
     "make_pairs",
     "partners",
     "read_pairs",
     "select_subjects",
+    "task_of",
     "training_items",
 ]

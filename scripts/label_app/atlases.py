@@ -13,11 +13,12 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from ..cohorts import find_subjects
+from ..cohorts.tasks import task_of
 from ..images import read_nifti
 from ..support.errors import InputError
 from .frames import has_frames
 from .options import listed, pair_of, read_options, study
-from .propagation import Propagation, Propagator, fuse, names_in, task_of, write_like
+from .propagation import Propagation, Propagator, fuse, names_in, write_like
 
 __all__ = ["AtlasPropagation", "AtlasSet", "atlas_pairs", "read_atlases"]
 
@@ -56,7 +57,7 @@ def read_atlases(folder: Path) -> AtlasSet:
         raise InputError(f"atlases: no subject in {folder} has a label map: expected {cohort.layout.expected}.")
     ids = {int(value) for _, label in files.values() for value in read_nifti(label, "atlas", label=True).unique()}
     names = {value: cohort.layout.label_names.get(value, f"label {value}") for value in sorted(ids - {0})}
-    return AtlasSet(folder.resolve().name, task_of(cohort.layout), files, names)
+    return AtlasSet(folder.resolve().name, task_of(cohort.layout.name).name, files, names)
 
 
 class AtlasPropagation(InferTask):

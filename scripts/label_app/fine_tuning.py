@@ -16,11 +16,11 @@ from monai.bundle import ConfigWorkflow
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.train import TrainTask
 
+from ..cohorts.tasks import find_task
 from ..support.command_line import report_in_one_line
 from ..support.errors import InputError
 from ..support.files import finite, replace_file, sha256
 from .options import listed, read_options
-from .propagation import config_files, inference_config
 
 __all__ = ["FineTuning"]
 
@@ -122,7 +122,7 @@ class FineTuning(TrainTask):
             **options,
             "dataset_dir": str(datalist),
             "output_dir": str(folder),
-            "initial_weights": str(self.weights) if self.weights.is_file() else inference_config(self.task)["weights"],
+            "initial_weights": str(self.weights) if self.weights.is_file() else str(find_task(self.task).weights_file),
             "validation": 0,  # of few images all are for training; the best weights are those that fit them best
             "test": 0,
             "val_interval": max(1, options["max_epochs"] // 5),
@@ -131,7 +131,10 @@ class FineTuning(TrainTask):
             **({"label_weight": 1.0, "label_classes": self.label_ids} if labelled else {"label_weight": 0}),
         }
         workflow = ConfigWorkflow(
-            config_file=config_files("train", self.task), workflow_type="train", logging_file=False, **overrides
+            config_file=find_task(self.task).config_files("train"),
+            workflow_type="train",
+            logging_file=False,
+            **overrides,
         )
         workflow.initialize()
         workflow.run()

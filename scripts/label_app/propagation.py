@@ -14,51 +14,24 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from ..cohorts.layouts import Layout
+from ..cohorts.tasks import find_task
 from ..deformation.formats import image_like
 from ..networks.similarity import local_correlation
 from ..registration.inferer import predict
 from ..registration.native import ToNativeGridd, WarpMovingd
 from ..results.measures import pearson, rescale
-from ..support.bundle import BUNDLE_ROOT
 
 __all__ = [
-    "TASKS",
     "Propagation",
     "Propagator",
-    "config_files",
     "ejection_fraction",
     "fuse",
-    "inference_config",
     "names_in",
-    "task_of",
     "volumes_ml",
     "write_like",
 ]
 
 LEAST_WEIGHT = 1e-3  # where the images say nothing, the majority decides
-# the overlays of each task
-TASKS: dict[str, tuple[str, ...]] = {"cardiac": (), "hippocampus": ("hippocampus",), "brain": ("brain",)}
-
-
-def config_files(mode: str, task: str) -> list[str]:
-    """``inference`` or ``train``, with the overlays of a task."""
-    return [str(Path(BUNDLE_ROOT) / "configs" / f"{name}.yaml") for name in (mode, *TASKS[task])]
-
-
-def inference_config(task: str) -> ConfigParser:
-    """``inference.yaml`` with the overlays of a task; its ``weights`` are a path."""
-    parser = ConfigParser()
-    parser.read_config(config_files("inference", task))
-    parser["weights"] = ConfigParser(parser.get()).get_parsed_content("weights")
-    return parser
-
-
-def task_of(layout: Layout) -> str:
-    """The task that images of a layout belong to."""
-    if layout.pairing == "frames":
-        return "cardiac"
-    return "hippocampus" if layout.name == "hippocampus" else "brain"
 
 
 @dataclass(frozen=True)
@@ -84,7 +57,7 @@ class Propagator:
     """Registers pairs of one task.
 
     Args:
-        task: one of :data:`TASKS`.
+        task: its name, as in :data:`~scripts.cohorts.tasks.TASKS`.
         weights: of its network; None is the shipped ones.
         affine: find an affine map before the network, in place of what the task's configuration does.
 
@@ -93,7 +66,8 @@ class Propagator:
     """
 
     def __init__(self, task: str, weights: Path | None = None, affine: bool = False) -> None:
-        parser = inference_config(task)
+        parser = ConfigParser()
+        parser.read_config(find_task(task).config_files("inference"))
         if weights is not None:
             parser["weights"] = str(weights)
         if affine:

@@ -3,9 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.cohorts.layouts import LAYOUTS
 from scripts.images import read_nifti
-from scripts.label_app.propagation import Propagator, ejection_fraction, fuse, names_in, task_of, volumes_ml, write_like
+from scripts.label_app.propagation import Propagator, ejection_fraction, fuse, names_in, volumes_ml, write_like
 from scripts.results.measures import dice_per_class
 
 from ..conftest import SAMPLES, message_of
@@ -40,13 +39,6 @@ def test_volumes_are_in_millilitres_and_the_ejection_fraction_in_percent():
 def test_labels_are_named_in_the_order_of_their_values_and_only_those_that_are_there():
     names = names_in(np.array([[7, 0], [2, 1]]), {1: "LV", 7: "RV", 3: "Myo"})
     assert list(names.items()) == [("LV", 1), ("label 2", 2), ("RV", 7)]
-
-
-def test_a_layout_says_which_network_its_images_are_for():
-    tasks = {name: task_of(layout) for name, layout in LAYOUTS.items()}
-    assert {tasks[name] for name in ("acdc", "mnms2", "sunnybrook", "ukbb")} == {"cardiac"}
-    assert tasks["hippocampus"] == "hippocampus"
-    assert {tasks[name] for name in ("ibsr", "brains", "oasis")} == {"brain"}
 
 
 def test_a_label_is_carried_as_the_images_are_registered():
