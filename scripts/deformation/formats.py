@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import nibabel as nib
 import numpy as np
 import torch
 
+from ..images.alignment import RAS_TO_LPS
+from ..images.loading import open_nifti, read_voxels
 from ..support.errors import InputError
 from .grid import apply_affine, lattice, sample
 
 __all__ = ["ddf_to_itk", "image_like", "read_displacement"]
-
-RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
 def ddf_to_itk(ddf: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
@@ -52,7 +51,7 @@ def read_displacement(path: str | Path, role: str, affine: torch.Tensor, shape: 
     Raises:
         InputError: when the file is no such field.
     """
-    vectors, own_affine = _read_vectors(Path(path).expanduser(), role)
+    vectors, own_affine = _read_vectors(path, role)
     affine = affine.double()
     points = apply_affine(torch.linalg.solve(own_affine, affine), lattice(shape))
     millimetres = sample(vectors, points, fill=0)
@@ -64,17 +63,11 @@ def read_displacement(path: str | Path, role: str, affine: torch.Tensor, shape: 
     return ddf
 
 
-def _read_vectors(path: Path, role: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _read_vectors(path: str | Path, role: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Vectors in RAS millimetres, shape (components, X, Y, Z), and the affine of their grid."""
     name = f"{role}: {path}"
-    if not path.is_file():
-        raise InputError(f"{name} does not exist: expected a displacement field, NIfTI (.nii or .nii.gz).")
-    try:
-        image = cast(nib.Nifti1Image, nib.load(path))
-        data = np.asarray(image.dataobj, dtype=np.float32)
-    except Exception as error:  # nibabel, gzip, zlib and numpy each have their own errors for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name} cannot be read as NIfTI (.nii or .nii.gz), is it whole? ({reason})") from error
+    image = open_nifti(path, role)
+    data = read_voxels(image, role, np.float32)
     if data.shape[3:] != (1, 3) and data.shape[2:] != (1, 1, 2):
         raise InputError(
             f"{name} has shape {data.shape}: expected a displacement field as ITK writes it, "

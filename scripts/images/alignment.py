@@ -16,12 +16,13 @@ from monai.utils import ensure_tuple, optional_import
 
 from ..support.errors import InputError
 
-__all__ = ["AlignWorldsd", "find_affine", "grid_corners", "one_itk_thread", "to_itk"]
+__all__ = ["RAS_TO_LPS", "AlignWorldsd", "find_affine", "grid_corners", "one_itk_thread", "to_itk"]
 
 sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
 
 MODES = ("world", "centers", "affine")
-RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # and back
+RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])  # signs of the coordinates, and back
+FLIP = np.diag([*RAS_TO_LPS, 1.0])
 FINEST_VOXELS = 1e6  # of the fixed image in the last stage of the affine registration
 COARSEST_VOXELS = 4e3  # a stage with fewer is left out
 START_ANGLES = (-40, -20, 0, 20, 40)  # degrees about each axis
@@ -215,7 +216,7 @@ def one_itk_thread() -> Iterator[None]:
 
 def to_itk(image: MetaTensor) -> Any:
     """A SimpleITK image in its own world (LPS), float32, of shape (1, X, Y, Z) with an affine in RAS."""
-    affine = RAS_TO_LPS @ image.affine.double().numpy()
+    affine = FLIP @ image.affine.double().numpy()
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     result = sitk.GetImageFromArray(np.ascontiguousarray(image.as_tensor()[0].cpu().numpy().T, dtype=np.float32))
     result.SetSpacing(spacing.tolist())
@@ -239,7 +240,7 @@ def _to_matrix(transform: Any) -> torch.Tensor:
     matrix = np.eye(4)
     matrix[:3, :3] = linear
     matrix[:3, 3] = center + np.array(transform.GetTranslation()) - linear @ center
-    return torch.from_numpy(RAS_TO_LPS @ matrix @ RAS_TO_LPS)
+    return torch.from_numpy(FLIP @ matrix @ FLIP)
 
 
 def _names(fixed: MetaTensor, moving: MetaTensor) -> str:

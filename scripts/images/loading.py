@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,51 @@ from monai.transforms import Transform
 from ..support.errors import InputError
 from .alignment import grid_corners
 
-__all__ = ["LoadPaird", "check_same_grid", "read_nifti"]
+__all__ = ["LoadPaird", "check_same_grid", "open_nifti", "read_nifti", "read_voxels"]
+
+
+def open_nifti(path: str | Path, role: str) -> nib.Nifti1Image:
+    """Open a file: its header and affine are read, its voxels not yet.
+
+    Args:
+        path: a ``.nii`` or ``.nii.gz`` file.
+        role: what the file is (``fixed``, ``label_moving``, ...), for messages.
+
+    Raises:
+        InputError: when there is no such file, or it is not NIfTI.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"{role}: {path} does not exist: expected a NIfTI file (.nii or .nii.gz).")
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"{role}: {path} is not named as a NIfTI file: expected .nii or .nii.gz.")
+    with _reported_as_damage(f"{role}: {path}"):
+        return cast(nib.Nifti1Image, nib.load(path))
+
+
+def read_voxels(image: nib.Nifti1Image, role: str, dtype: type | None = None) -> np.ndarray:
+    """The voxels of a file that :func:`open_nifti` opened, with its scale factors applied.
+
+    Args:
+        image: the open file.
+        role: what the file is, for messages.
+        dtype: of the result; None is that of the file.
+
+    Raises:
+        InputError: when the file is damaged.
+    """
+    with _reported_as_damage(f"{role}: {image.get_filename()}"):
+        return np.asanyarray(image.dataobj) if dtype is None else np.asarray(image.dataobj, dtype=dtype)
+
+
+@contextmanager
+def _reported_as_damage(name: str) -> Iterator[None]:
+    """nibabel, gzip, zlib and numpy each have their own errors for a damaged file."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{name} cannot be read as NIfTI, is it whole? ({reason})") from error
 
 
 def read_nifti(path: str | Path, role: str, spatial_dims: int = 3, label: bool = False) -> MetaTensor:
@@ -34,25 +79,17 @@ def read_nifti(path: str | Path, role: str, spatial_dims: int = 3, label: bool =
     Raises:
         InputError: when the file is not what is expected.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"{role}: {path} does not exist: expected a NIfTI file (.nii or .nii.gz).")
-    if not path.name.endswith((".nii", ".nii.gz")):
-        raise InputError(f"{role}: {path} is not named as a NIfTI file: expected .nii or .nii.gz.")
-    try:
-        image = cast(nib.Nifti1Image, nib.load(path))
-        data = np.asanyarray(image.dataobj)
-    except Exception as error:  # nibabel, gzip, zlib and numpy each have their own errors for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{role}: {path} cannot be read as NIfTI, is it whole? ({reason})") from error
-    _check_shape(data, f"{role}: {path}", spatial_dims)
+    image = open_nifti(path, role)
+    data = read_voxels(image, role)
+    name = f"{role}: {image.get_filename()}"
+    _check_shape(data, name, spatial_dims)
     data = data.reshape((*data.shape, 1, 1)[:3])
-    _check_values(data, f"{role}: {path}", label)
+    _check_values(data, name, label)
     affine = np.asarray(image.affine, dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{role}: {path} has an affine that cannot be inverted: expected a valid sform or qform.")
+        raise InputError(f"{name} has an affine that cannot be inverted: expected a valid sform or qform.")
     tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
-    return MetaTensor(tensor[None], affine=torch.from_numpy(affine), meta={"filename_or_obj": str(path)})
+    return MetaTensor(tensor[None], affine=torch.from_numpy(affine), meta={"filename_or_obj": image.get_filename()})
 
 
 def _check_shape(data: np.ndarray, name: str, spatial_dims: int) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import nibabel as nib
 import torch
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from ..cohorts import find_subjects
 from ..cohorts.tasks import task_of
-from ..images import read_nifti
+from ..images.loading import open_nifti, read_nifti
 from ..support.errors import InputError
 from .frames import has_frames
 from .options import listed, pair_of, read_options, study
@@ -114,7 +113,7 @@ class AtlasPropagation(InferTask):
             "atlases": {name: {"similarity": round(p.similarity, 4)} for name, p in found.items()},
             "confidence": {name: round(confidence[label == value].mean().item(), 4) for name, value in present.items()},
         }
-        return write_like(values.numpy(), cast(nib.Nifti1Image, nib.load(image))), parameters
+        return write_like(values.numpy(), open_nifti(image, "image")), parameters
 
     def propagate(self, image: Path, names: str = "", affine: bool = False) -> dict[str, Propagation]:
         """Carry each of the named atlases, or all, to an image."""

@@ -6,14 +6,14 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from ..images.loading import read_nifti
+from ..images.loading import open_nifti, read_nifti, read_voxels
 from ..support.errors import InputError
 from .options import check_image, label_of, pair_of, read_options, study
 from .propagation import Propagator, ejection_fraction, names_in, volumes_ml, write_like
@@ -63,7 +63,7 @@ class FramePropagation(InferTask):
             InputError: when an option, the image or the label is not usable.
         """
         options = read_options(self.config(), request)
-        image = load(Path(request["image"]))
+        image = open_nifti(request["image"], "image")
         with tempfile.TemporaryDirectory() as folder:
             if len(image.shape) == 4:
                 return self._carry_to_cine(image, options["frame"], request, Path(folder))
@@ -73,7 +73,7 @@ class FramePropagation(InferTask):
         """How alike an image and its other frame are after registration, or the first and the middle frame of a cine;
         None where it has no other."""
         path = Path(self.datastore.get_image_uri(image_id))
-        image = load(path)
+        image = open_nifti(path, "image")
         register = Propagator("cardiac", self.weights())
         if len(image.shape) == 4:
             with tempfile.TemporaryDirectory() as folder:
@@ -93,8 +93,9 @@ class FramePropagation(InferTask):
         label = label_of(self.datastore, source, request)
         moving = Path(self.datastore.get_image_uri(source))
         found = Propagator("cardiac", self.weights())(Path(request["image"]), moving, label)
-        labels = [np.asanyarray(load(label).dataobj), found.label.numpy()]
-        sizes = [voxel_mm3(load(label)), voxel_mm3(image)]
+        drawn = open_nifti(label, "label")
+        labels = [read_voxels(drawn, "label"), found.label.numpy()]
+        sizes = [voxel_mm3(drawn), voxel_mm3(image)]
         parameters = {**self._volumes(labels, sizes, [source, name]), "similarity": [1.0, round(found.similarity, 4)]}
         return write_like(labels[1], image), parameters
 
@@ -123,7 +124,7 @@ class FramePropagation(InferTask):
     @staticmethod
     def _label_of_frame(path: Path, frame: int, count: int) -> nib.Nifti1Image:
         """A label map of the one frame, or that frame of one for all frames."""
-        label = load(path)
+        label = open_nifti(path, "label")
         if len(label.shape) == 4 and label.shape[3] == count:
             return nib.four_to_three(label)[frame]
         return label
@@ -156,8 +157,8 @@ def frame_pairs(datastore: Datastore, images: Sequence[str], folder: Path) -> li
         if partner:
             fixed, moving = sorted((image, partner))
             pairs[fixed] = pair_of(f"{moving}_to_{fixed}", study(datastore, fixed), study(datastore, moving))
-        elif len(load(path).shape) == 4:
-            first, *others = split(load(path), folder / image)
+        elif len(open_nifti(path, "image").shape) == 4:
+            first, *others = split(open_nifti(path, "image"), folder / image)
             for other in others:
                 name = f"{image}/{other.name.partition('.')[0]}"
                 pairs[name] = pair_of(name, (first, None), (other, None))
@@ -166,7 +167,7 @@ def frame_pairs(datastore: Datastore, images: Sequence[str], folder: Path) -> li
 
 def has_frames(datastore: Datastore, image: str) -> bool:
     """Whether an image of the datastore is a cine, or has another frame there."""
-    cine = len(load(Path(datastore.get_image_uri(image))).shape) == 4
+    cine = len(open_nifti(datastore.get_image_uri(image), "image").shape) == 4
     return cine or bool(partner_of(image, datastore.list_images()))
 
 
@@ -177,18 +178,6 @@ def split(cine: nib.Nifti1Image, folder: Path) -> list[Path]:
     for path, image in zip(frames, nib.four_to_three(cine)):
         nib.save(image, path)
     return frames
-
-
-def load(path: Path) -> nib.Nifti1Image:
-    """Open a NIfTI file.
-
-    Raises:
-        InputError: when it is none.
-    """
-    try:
-        return cast(nib.Nifti1Image, nib.load(path))
-    except Exception as error:  # nibabel, gzip and zlib each have their own errors for a damaged file
-        raise InputError(f"{path.name} cannot be read as NIfTI (.nii or .nii.gz), is it whole?") from error
 
 
 def voxel_mm3(image: nib.Nifti1Image) -> float:

@@ -8,12 +8,13 @@ import tempfile
 import time
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from ..deformation.formats import ddf_to_itk, image_like
+from ..images.loading import open_nifti
 from ..support.bundle import versions
 from ..support.errors import InputError
 from ..support.files import finite, prepare_folder, sha256
@@ -88,7 +89,7 @@ class RegistrationWriter:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".partial_", dir=folder) as name:
             temporary = Path(name)
-            for file, image in _images(cast(nib.Nifti1Image, nib.load(pair["fixed"])), result).items():
+            for file, image in _images(open_nifti(pair["fixed"], "fixed"), result).items():
                 nib.save(image, temporary / file)
             draw_overview(result, temporary / "overview.png")
             metrics = {
