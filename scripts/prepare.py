@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from .images.loading import check_same_grid, read_nifti
 from .images.synthesis import paint_t1, without_extracerebral
 from .support.command_line import report_in_one_line
 from .support.errors import InputError
-from .support.files import prepare_folder
+from .support.files import prepare_folder, replace_files
 
 __all__ = ["Target", "main", "prepare_subject", "prepare_subjects"]
 
@@ -171,8 +169,7 @@ def _describe_overlap(results: dict[str, MetaTensor], target: Target) -> str:
 
 
 def _write(results: dict[str, MetaTensor], folder: Path, code: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial_", dir=folder) as temporary:
+    with replace_files(folder, list(results)) as temporary:
         for file, image in results.items():
             array, affine = image.as_tensor()[0].numpy(), image.affine.numpy()
             if file == LABEL:
@@ -180,9 +177,7 @@ def _write(results: dict[str, MetaTensor], folder: Path, code: str) -> None:
             nifti = nib.Nifti1Image(array, affine)
             nifti.set_sform(affine, code)
             nifti.set_qform(affine, code)
-            nib.save(nifti, Path(temporary) / file)
-        for file in results:
-            os.replace(Path(temporary) / file, folder / file)
+            nib.save(nifti, temporary / file)
 
 
 def _mni152() -> MetaTensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any
 from .support.bundle import BUNDLE_ROOT
 from .support.command_line import report_in_one_line
 from .support.errors import InputError
+from .support.files import replace_files
 
 __all__ = ["data_efficiency", "domain_shift", "main"]
 
@@ -76,19 +76,17 @@ class Study:
     def write(self, results: Sequence[Result], figure: Any, name: str) -> None:
         """Write ``<name>.csv`` and ``<name>.png`` and print the table."""
         columns = list(dict.fromkeys(key for result in results for key in result))
-        table, plot = (self.output_dir / f"{name}.{extension}" for extension in ("csv", "png"))
-        partial = [path.with_name(f".partial_{path.name}") for path in (table, plot)]
-        with partial[0].open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(results)
-        figure.savefig(partial[1], format="png", dpi=120)
-        for path, final in zip(partial, (table, plot)):
-            os.replace(path, final)
+        files = [f"{name}.csv", f"{name}.png"]
+        with replace_files(self.output_dir, files) as temporary:
+            with (temporary / files[0]).open("w", newline="") as file:
+                writer = csv.DictWriter(file, columns, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(results)
+            figure.savefig(temporary / files[1], format="png", dpi=120)
         print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
         for result in results:
             print(f"| {' | '.join(_text(result.get(column)) for column in columns)} |")
-        print(f"\n{table}\n{plot}")
+        print("", *(self.output_dir / file for file in files), sep="\n")
 
     def _methods_overlays(self, method: str) -> list[str]:
         return self.overlays + ([] if method == "gradirn" else [method])

@@ -6,8 +6,6 @@ import csv
 import json
 import logging
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..support.bundle import versions
-from ..support.files import finite, prepare_folder, sha256
+from ..support.files import finite, prepare_folder, replace_files, sha256
 from .measures import flatten
 from .tables import REGULARITY, Row, class_names, column_values, summary_table
 
@@ -23,7 +21,7 @@ __all__ = ["EvaluationSummary", "statistics", "write_csv"]
 
 logger = logging.getLogger(__name__)
 
-OUTPUTS = ("metrics.csv", "summary.json", "dice.png", "regularity.png")
+OUTPUTS = ("metrics.csv", "dice.png", "regularity.png", "summary.json")
 HIGHER_IS_BETTER = ("dice.", "ncc.")
 WORST = 0.3
 
@@ -76,18 +74,12 @@ class EvaluationSummary:
             "seconds": {"all_pairs": seconds, "mean_of_a_pair": stages},
             "measures": measures,
         }
-        with tempfile.TemporaryDirectory(prefix=".partial_", dir=self.output_dir) as name:
-            temporary = Path(name)
+        with replace_files(self.output_dir, OUTPUTS) as temporary:
             write_csv(rows, list(columns), temporary / "metrics.csv")
             (temporary / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")
             _draw_regularity(rows, temporary / "regularity.png")
             if class_names(measures):
                 _draw_dice(rows, class_names(measures), temporary / "dice.png")
-            for file in OUTPUTS:
-                if (temporary / file).exists():
-                    os.replace(temporary / file, self.output_dir / file)
-                else:
-                    (self.output_dir / file).unlink(missing_ok=True)
         print(f"\n{summary_table(measures)}\n")
         logger.info("measured %d pairs, failed %d: results in %s", len(rows), len(failures), self.output_dir)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import time
 from collections.abc import Hashable, Mapping
 from pathlib import Path
@@ -17,7 +15,7 @@ from ..deformation.formats import ddf_to_itk, image_like
 from ..images.loading import open_nifti
 from ..support.bundle import versions
 from ..support.errors import InputError
-from ..support.files import finite, prepare_folder, sha256
+from ..support.files import finite, prepare_folder, replace_files, sha256
 from .overview import draw_overview
 
 __all__ = ["RegistrationWriter"]
@@ -85,10 +83,7 @@ class RegistrationWriter:
             seconds: time of each stage so far; ``write`` is added.
         """
         start = time.perf_counter()
-        folder = self.folder(pair)
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".partial_", dir=folder) as name:
-            temporary = Path(name)
+        with replace_files(self.folder(pair), OUTPUTS) as temporary:
             for file, image in _images(open_nifti(pair["fixed"], "fixed"), result).items():
                 nib.save(image, temporary / file)
             draw_overview(result, temporary / "overview.png")
@@ -100,12 +95,6 @@ class RegistrationWriter:
                 "versions": versions(),
             }
             (temporary / "metrics.json").write_text(json.dumps(finite(metrics), indent=2, allow_nan=False) + "\n")
-            (folder / "metrics.json").unlink(missing_ok=True)
-            for file in OUTPUTS:
-                if (temporary / file).exists():
-                    os.replace(temporary / file, folder / file)
-                else:
-                    (folder / file).unlink(missing_ok=True)
 
     def _checksums(self, pair: Mapping[Hashable, Any]) -> dict[str, str]:
         paths = {key: Path(pair[key]) for key in INPUTS if key in pair}

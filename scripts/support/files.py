@@ -6,13 +6,14 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError
 
-__all__ = ["finite", "prepare_folder", "replace_file", "sha256"]
+__all__ = ["finite", "prepare_folder", "replace_file", "replace_files", "sha256"]
 
 
 def prepare_folder(folder: Path) -> None:
@@ -28,11 +29,33 @@ def prepare_folder(folder: Path) -> None:
         raise InputError(f"output_dir: {folder} cannot be written to ({error.strerror}).") from error
 
 
+@contextmanager
+def replace_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
+    """Write files together or not at all: gives a temporary folder, from which they move once all are written.
+
+    Files of these names that are in ``folder`` and were not written anew are removed. Of several, the last one is
+    removed first and moved last, so that where it is, all are there. After an error nothing has changed.
+
+    Args:
+        folder: where the files go; it is made where it is not there.
+        names: of all files that may be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial_", dir=folder) as temporary:
+        yield Path(temporary)
+        if len(names) > 1:
+            (folder / names[-1]).unlink(missing_ok=True)
+        for name in names:
+            if (Path(temporary) / name).exists():
+                os.replace(Path(temporary) / name, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+
+
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` make a file under a temporary name beside its own, which it gets once it is whole."""
-    temporary = path.with_name(f".partial_{path.name}")
-    write(temporary)
-    os.replace(temporary, path)
+    """Let ``write`` make a file of this name in a temporary folder, from which it moves once it is whole."""
+    with replace_files(path.parent, [path.name]) as temporary:
+        write(temporary / path.name)
 
 
 def finite(value: Any) -> Any:

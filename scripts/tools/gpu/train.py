@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ...deformation.jacobian import jacobian_determinant
 from ...networks import DeepSupervision
 from ...networks.kernels.sampling import warp
 from ...support.bundle import BUNDLE_ROOT
+from ...support.files import replace_file
 from .samples import Sampler
 from .tasks import TASKS, Task
 
@@ -183,17 +184,12 @@ class GpuTraining:
         self.iteration, self.spent = state["iteration"], state["spent"]
 
     def _save(self, spent: float) -> None:
-        self.output_dir.mkdir(parents=True, exist_ok=True)
         # without Adam's moments, which the warm-up makes anew: three times as small
         parts = {"network": self.network, "average": self.average}
         state = {name: part.state_dict() for name, part in parts.items()}
-        for name, value in (
-            ("checkpoint.pt", {**state, "iteration": self.iteration, "spent": spent}),
-            ("model.pt", state["average"]),
-        ):
-            temporary = self.output_dir / f".{name}"
-            torch.save(value, temporary)
-            os.replace(temporary, self.output_dir / name)
+        checkpoint = {**state, "iteration": self.iteration, "spent": spent}
+        replace_file(self.output_dir / "checkpoint.pt", partial(torch.save, checkpoint))
+        replace_file(self.output_dir / "model.pt", partial(torch.save, state["average"]))
 
 
 class _Captured:
