@@ -2,13 +2,13 @@
 """
 # From a download to measured registrations
 
-Carry the segmentation of a heart at end-systole to end-diastole, look at it, and measure how good it is. In the root of
-the repository, the cells run one after the other in VS Code or Jupyter (with Jupytext), or all at once:
+Carry the segmentation of a heart from end-systole to end-diastole, look at it, and measure how good it is. In the root of
+the repository, run the cells one after the other in VS Code or Jupyter (with Jupytext), or all at once:
 
     python docs/tutorial.py
 
-It takes the newest `dist/gradirn_v*.zip`, which `make release` builds, or the file that the variable `GRADIRN_ZIP`
-names, and leaves everything in a folder `tutorial`. What has to be installed is in `requirements.txt`.
+The tutorial uses the newest `dist/gradirn_v*.zip`, which `make release` builds, or the file that the environment variable
+`GRADIRN_ZIP` names. It writes everything to a folder `tutorial`. `requirements.txt` lists the packages that it needs.
 """
 
 # %%
@@ -26,9 +26,9 @@ import torch
 # %% [markdown]
 # ## Download
 #
-# MONAI takes the archive from any address, here from this disk, and unpacks it; one that it has already is not fetched
-# again, so remove the folder `tutorial` for a newer one. The configurations name code of the bundle, whose folder
-# therefore goes on Python's path.
+# MONAI downloads the archive from any address, here from this disk, and unpacks it. It does not download an archive
+# again, so remove the folder `tutorial` when there is a newer one. The configurations use code of the bundle; therefore
+# its folder goes on Python's path.
 
 # %%
 archive = os.environ.get("GRADIRN_ZIP") or max(Path("dist").glob("gradirn_v*.zip"), key=os.path.getmtime, default="")
@@ -41,9 +41,9 @@ configs, samples = bundle / "configs", bundle / "tests" / "data"
 # %% [markdown]
 # ## Register
 #
-# The fixed image is a stack of short-axis slices at end-diastole, the moving one the same heart at end-systole. On the
-# command line this is `python -m monai.bundle run --config_file .../inference.yaml --fixed ... --moving ...`. Your own
-# images may differ in size, spacing and orientation; for whole brains and hippocampus crops, an overlay follows:
+# The fixed image is a stack of short-axis slices at end-diastole, the moving image the same heart at end-systole. On the
+# command line, this is `python -m monai.bundle run --config_file .../inference.yaml --fixed ... --moving ...`. Your own
+# images may differ in size, spacing and orientation. For whole brains and hippocampus crops, add an overlay:
 # `config_file=["inference.yaml", "brain.yaml"]`.
 
 # %%
@@ -63,8 +63,9 @@ print(*sorted(path.name for path in Path("tutorial/pair").iterdir()), sep="\n")
 # %% [markdown]
 # ## Look at it
 #
-# Three slices: fixed and moving image, the moving one warped, their differences before and after, the deformed grid,
-# and the Jacobian determinant: white is 1, blue is compressed, red expands; a fold would be magenta.
+# The picture shows three slices: the fixed and the moving image, the warped moving image, the differences before and
+# after, the deformed grid, and the Jacobian determinant. White is 1, blue is compressed, red expands; a fold would be
+# magenta.
 
 # %%
 plt.figure(figsize=(16, 7))
@@ -78,9 +79,9 @@ print(f"folded: {metrics['folding']['whole_grid']['folding_percent']:.4f} %")
 # %% [markdown]
 # ## Carry labels
 #
-# `label_warped.nii.gz` is the left ventricle at end-systole, carried to end-diastole. Someone has drawn it there too,
-# so we can compare. The displacement is a file as ITK, ANTs and 3D Slicer read it: any other image or label of the
-# moving heart can follow, here the same label by SimpleITK.
+# `label_warped.nii.gz` is the left ventricle at end-systole, carried to end-diastole. An expert has drawn it there, too,
+# so we can compare. ITK, ANTs and 3D Slicer read the displacement file, and can carry any other image or label of the
+# moving heart. Here, SimpleITK carries the same label.
 
 
 # %%
@@ -110,8 +111,8 @@ print(f"Dice {dice(mask('tutorial/carried_by_itk.nii.gz'), mask(label_fixed)):.3
 # %% [markdown]
 # ## Evaluate
 #
-# All subjects of a folder in a known layout, with distances between surfaces and the regularity of the displacements: a
-# row for each pair in `metrics.csv`, means in `summary.json`, and plots beside them.
+# Measure all subjects of a folder in a known layout, with distances between surfaces and the regularity of the
+# displacements: `metrics.csv` has one row per pair, `summary.json` the means, and there are plots.
 
 # %%
 monai.bundle.run(
@@ -127,8 +128,8 @@ for measure in ("dice.before.mean", "dice.after.mean", "folding.whole_grid.foldi
 # %% [markdown]
 # ## The network alone
 #
-# For code of your own: two images in one tensor, moving before fixed and scaled to [0, 1], give a displacement in
-# voxels.
+# For your own code: the input is one tensor with two images, first moving, then fixed, scaled to [0, 1]; the output is a
+# displacement in voxels.
 
 # %%
 network = monai.bundle.load("gradirn", bundle_dir="tutorial", workflow_type="inference", device="cpu").eval()
@@ -137,4 +138,4 @@ with torch.inference_mode():
 print(tuple(displacement.shape))
 
 # %% [markdown]
-# Training, other data and every option: `docs/manual.md` in the bundle, which is the repository's `README.md`.
+# `README.md` in the bundle says how to go on: training, other data, and every option.

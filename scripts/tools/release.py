@@ -1,15 +1,14 @@
-"""The bundle as the MONAI Model Zoo and the Hugging Face Hub take it: ``dist/gradirn_v<version>.zip``.
+"""Builds ``dist/gradirn_v<version>.zip``, the bundle for the MONAI Model Zoo and the Hugging Face Hub.
 
     python -m scripts.tools.release
 
-Equal files give an archive of equal bytes, wherever and whenever it is built.
+The archive is reproducible, byte for byte, on any machine and at any time.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import posixpath
 import re
 import sys
 import zipfile
@@ -35,9 +34,8 @@ CONTENTS = (*FILES, "configs", "docs", "models", "scripts", *SAMPLES)
 MADE_HERE = {".onnx", ".pyc", ".ts"}  # never part of a release
 LEFT_OUT = (
     "scripts/tools/*",  # tools of the repository
-    "scripts/label_app/[a-z]*/*",  # the folders that a server makes beside the application
+    "scripts/label_app/[a-z]*/*",  # folders that a server makes next to the application
 )
-MANUAL = "docs/manual.md"  # the repository's README.md, whose place the model card takes
 TAGS = ["monai", "medical", "image-registration", "deformable-registration", "mri"]
 
 
@@ -56,15 +54,19 @@ def build(root: Path, output_dir: Path) -> Path:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every file of a release by its path in the bundle, in order.
+    """Return every file of a release by its path in the bundle, sorted by path.
 
-    They are those of ``root``; beside each YAML configuration its twin in JSON, since ``monai.bundle.load`` reads no
-    other; and as ``README.md`` the model card with the header of the Hugging Face Hub.
+    The files are those of ``root``, with two additions: each YAML configuration also exists as JSON, the only format
+    that ``monai.bundle.load`` reads, and ``README.md`` begins with the header of the Hugging Face Hub.
+
+    Raises:
+        InputError: when a file of ``large_files.yml`` is not what it should be.
     """
     _fetch_large_files(root)
     files = {name: (root / name).read_bytes() for name in _names(root)}
-    files["metadata.json"] = files["configs/metadata.json"]  # in the repository a link, which MONAI does not unpack
-    return dict(sorted((files | _json_twins(files) | _documents(files)).items()))
+    files["metadata.json"] = files["configs/metadata.json"]  # a link in the repository, which MONAI does not unpack
+    files["README.md"] = _hub_header(files["configs/metadata.json"]) + files["README.md"]
+    return dict(sorted((files | _json_twins(files)).items()))
 
 
 def _names(root: Path) -> list[str]:
@@ -81,18 +83,15 @@ def _json_twins(files: Mapping[str, bytes]) -> dict[str, bytes]:
     return {name.replace(".yaml", ".json"): f"{text}\n".encode() for name, text in texts.items()}
 
 
-def _documents(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The model card twice, where the zoo looks for it and where the Hub does, and the repository's own README."""
-    metadata, card = json.loads(files["configs/metadata.json"]), files["docs/README.md"].decode()
-    header = {"library_name": "monai", "license": "apache-2.0", "model_name": metadata["name"], "tags": TAGS}
-    hub_card = f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n{_moved(card, 'docs/README.md', 'README.md')}"
-    manual = _moved(files["README.md"].decode(), "README.md", MANUAL)
-    texts = {"README.md": hub_card, "docs/README.md": _moved(card, "docs/README.md", "docs/README.md"), MANUAL: manual}
-    return {name: text.encode() for name, text in texts.items()}
+def _hub_header(metadata: bytes) -> bytes:
+    """What the Hugging Face Hub expects at the beginning of ``README.md``."""
+    name = json.loads(metadata)["name"]
+    header = {"library_name": "monai", "license": "apache-2.0", "model_name": name, "tags": TAGS}
+    return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n".encode()
 
 
 def _fetch_large_files(root: Path) -> None:
-    """Download what ``large_files.yml`` lists and ``root`` lacks, and verify the checksums of all of it."""
+    """Download the files of ``large_files.yml`` that ``root`` lacks, and verify the checksums of all of them."""
     for listing in root.glob("large_files.*"):
         for entry in ConfigParser.load_config_file(str(listing))["large_files"]:
             if not entry.get("hash_val"):
@@ -103,19 +102,8 @@ def _fetch_large_files(root: Path) -> None:
             raise InputError(f"{listing}: {' '.join(str(error).split())}") from error
 
 
-def _moved(text: str, source: str, target: str) -> str:
-    """Markdown from ``source`` in the repository, with its links made to hold at ``target`` in a release."""
-
-    def link(match: re.Match[str]) -> str:
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
-        path = MANUAL if path == "README.md" else path
-        return f"]({posixpath.relpath(path, posixpath.dirname(target) or '.')}"
-
-    return re.sub(r"\]\((?![a-z]+:|#)([^)#\s]+)", link, text)
-
-
 def _write(path: Path, files: Mapping[str, bytes]) -> None:
-    """Stored, not compressed, since zlib differs between machines; and nearly all of it is compressed as it is."""
+    """Write the archive without compression: zlib differs between machines, and most files are compressed already."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for name, data in files.items():
             entry = zipfile.ZipInfo(f"{NAME}/{name}")  # dated 1980

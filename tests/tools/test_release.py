@@ -24,7 +24,7 @@ from scripts.tools.release import CONTENTS, build, contents, main
 from ..conftest import ROOT, load_json
 
 METADATA = load_json(ROOT / "configs" / "metadata.json")
-MADE = {"README.md", "docs/README.md", "docs/manual.md", "metadata.json"}  # not copies of a file of that name
+MADE = {"README.md", "metadata.json"}  # not copies of a file of that name
 LISTED = {
     entry["path"]
     for listing in ROOT.glob("large_files.*")
@@ -132,21 +132,27 @@ def test_every_configuration_has_an_equal_twin_without_a_path_of_this_machine(bu
         assert not re.search(r'": "(/|~|[A-Z]:)', twin.read_text()), "an absolute path"
 
 
-def test_every_link_in_a_document_leads_to_a_file_of_the_release(files):
-    documents = [name for name in files if name.endswith(".md")]
-    assert {"README.md", "docs/README.md", "docs/manual.md", "models/README.md"} <= set(documents)
-    for name in documents:
-        for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", files[name].decode()):
-            assert posixpath.normpath(posixpath.join(posixpath.dirname(name), link)) in files, f"{name}: {link}"
+def test_every_link_in_a_document_leads_to_a_file_and_heading_of_the_release(files):
+    documents = {name: data.decode() for name, data in files.items() if name.endswith(".md")}
+    assert {"README.md", "docs/README.md", "docs/options.md", "models/README.md"} <= set(documents)
+    for name, text in documents.items():
+        for link, heading in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?", text):
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(name), link)) if link else name
+            assert target in files, f"{name}: {link}"
+            assert not heading or heading in anchors(documents[target]), f"{name}: {link}#{heading}"
 
 
-def test_the_hub_finds_the_model_card_with_its_header(files):
-    _, header, card = files["README.md"].decode().split("---\n", 2)
+def anchors(text):
+    """The names that GitHub and the Hub give to the headings of a document."""
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)}
+
+
+def test_the_hub_finds_the_readme_with_its_header(files):
+    _, header, readme = files["README.md"].decode().split("---\n", 2)
     header = yaml.safe_load(header)
     assert (header["library_name"], header["license"], header["model_name"]) == ("monai", "apache-2.0", "GraDIRN")
     assert {"monai", "medical"} <= set(header["tags"])  # as monai.bundle.push_to_hf_hub writes
-    links = re.compile(r"\]\([^)]*\)")
-    assert links.sub("", card.strip()) == links.sub("", (ROOT / "docs" / "README.md").read_text().strip())
+    assert readme.removeprefix("\n") == (ROOT / "README.md").read_text()
 
 
 def test_large_files_are_fetched_and_verified(tmp_path):
