@@ -1,6 +1,8 @@
-# make demo: from a fresh machine to registered samples; make test: the whole test suite;
-# make benchmark-gpu: speed and memory on a GPU; make label-server: MONAI Label on the samples; make test-label: its test;
-# make release: the archive for the model zoo in dist/, and the proof that MONAI can use it.
+# make demo           installs the bundle on a fresh machine and registers the samples
+# make test           runs the linters, the type checker and all tests
+# make release        builds the archive for the Model Zoo in dist/ and tests that MONAI can use it
+# make label-server   serves the samples with MONAI Label; make test-label tests such a server
+# make benchmark-gpu  measures speed and memory on a GPU
 PYTHON ?= python3
 BIN := .venv/bin
 BUNDLE := $(BIN)/python -W ignore::UserWarning -m monai.bundle run --overwrite true

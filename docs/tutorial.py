@@ -2,13 +2,14 @@
 """
 # From a download to measured registrations
 
-Carry the segmentation of a heart from end-systole to end-diastole, look at it, and measure how good it is. In the root of
-the repository, run the cells one after the other in VS Code or Jupyter (with Jupytext), or all at once:
+Carry the segmentation of a heart from end-systole to end-diastole, look at it, and measure how good it is. In the
+root of the repository, run the cells one after the other in VS Code or Jupyter (with Jupytext), or all at once:
 
     python docs/tutorial.py
 
-The tutorial uses the newest `dist/gradirn_v*.zip`, which `make release` builds, or the file that the environment variable
-`GRADIRN_ZIP` names. It writes everything to a folder `tutorial`. `requirements.txt` lists the packages that it needs.
+The tutorial uses the newest `dist/gradirn_v*.zip`, which `make release` builds, or the file that the environment
+variable `GRADIRN_ZIP` names. It writes everything to a folder `tutorial`. `requirements.txt` lists the packages that
+it needs.
 """
 
 # %%
@@ -27,8 +28,8 @@ import torch
 # ## Download
 #
 # MONAI downloads the archive from any address, here from this disk, and unpacks it. It does not download an archive
-# again, so remove the folder `tutorial` when there is a newer one. The configurations use code of the bundle; therefore
-# its folder goes on Python's path.
+# again, so remove the folder `tutorial` when there is a newer one. The configurations use code of the bundle;
+# therefore its folder goes on Python's path.
 
 # %%
 archive = os.environ.get("GRADIRN_ZIP") or max(Path("dist").glob("gradirn_v*.zip"), key=os.path.getmtime, default="")
@@ -41,9 +42,9 @@ configs, samples = bundle / "configs", bundle / "tests" / "data"
 # %% [markdown]
 # ## Register
 #
-# The fixed image is a stack of short-axis slices at end-diastole, the moving image the same heart at end-systole. On the
-# command line, this is `python -m monai.bundle run --config_file .../inference.yaml --fixed ... --moving ...`. Your own
-# images may differ in size, spacing and orientation. For whole brains and hippocampus crops, add an overlay:
+# The fixed image is a stack of short-axis slices at end-diastole, the moving image the same heart at end-systole. On
+# the command line, this is `python -m monai.bundle run --config_file .../inference.yaml --fixed ... --moving ...`.
+# Your own images may differ in size, spacing and orientation. For whole brains and hippocampus crops, add an overlay:
 # `config_file=["inference.yaml", "brain.yaml"]`.
 
 # %%
@@ -79,9 +80,9 @@ print(f"folded: {metrics['folding']['whole_grid']['folding_percent']:.4f} %")
 # %% [markdown]
 # ## Carry labels
 #
-# `label_warped.nii.gz` is the left ventricle at end-systole, carried to end-diastole. An expert has drawn it there, too,
-# so we can compare. ITK, ANTs and 3D Slicer read the displacement file, and can carry any other image or label of the
-# moving heart. Here, SimpleITK carries the same label.
+# `label_warped.nii.gz` is the left ventricle at end-systole, carried to end-diastole. An expert has drawn it there,
+# too, so we can compare. ITK, ANTs and 3D Slicer read the displacement file, and can carry any other image or label
+# of the moving heart. Here, SimpleITK carries the same label.
 
 
 # %%
@@ -128,8 +129,8 @@ for measure in ("dice.before.mean", "dice.after.mean", "folding.whole_grid.foldi
 # %% [markdown]
 # ## The network alone
 #
-# For your own code: the input is one tensor with two images, first moving, then fixed, scaled to [0, 1]; the output is a
-# displacement in voxels.
+# For your own code: the input is one tensor with two images, first moving, then fixed, scaled to [0, 1]; the output
+# is a displacement in voxels.
 
 # %%
 network = monai.bundle.load("gradirn", bundle_dir="tutorial", workflow_type="inference", device="cpu").eval()

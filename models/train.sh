@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Remakes the shipped weights and the baselines of the README's tables, in eval/weights/NAME:
+# Trains the shipped weights and the baselines of docs/results.md again, in eval/weights/NAME:
 #   DATA=../shared/data models/train.sh cardiac|hippocampus|brain, or one of them followed by _voxelmorph or _published
-# The same command goes on with a training that was interrupted. One CPU thread each, as measured.
+# The same command continues a training that was interrupted. Each training takes one CPU thread, as measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
