@@ -18,14 +18,17 @@ __all__ = ["ddf_to_itk", "image_like", "read_displacement"]
 
 
 def ddf_to_itk(ddf: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
-    """The displacement field that ITK, ANTs, SimpleITK and 3D Slicer read: millimetres, LPS, vector intent 1007.
+    """Convert a ddf to the image that ITK, ANTs, SimpleITK and 3D Slicer read: millimetres, LPS, vector intent 1007.
 
-    d_mm = R d_voxel with R the 3x3 part of the reference's affine, first two components negated (RAS to LPS). For a
-    2D reference (X, Y) the field has two components.
+    d_mm = R d_voxel, where R is the 3x3 part of the reference's affine, with the first two components negated (RAS to
+    LPS). For a 2D reference (X, Y), the field has two components.
 
     Args:
         ddf: shape (3, X, Y, Z), in voxels of the reference.
-        reference: the fixed image, whose grid and header the file takes.
+        reference: the fixed image, whose grid and header the result takes.
+
+    Returns:
+        an image of shape (X, Y, Z, 1, 3), or (X, Y, 1, 1, 2).
     """
     linear = reference.affine[:3, :3]
     vectors = np.einsum("ij,jxyz->xyzi", linear, ddf) * RAS_TO_LPS
@@ -36,26 +39,27 @@ def ddf_to_itk(ddf: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
 
 
 def read_displacement(path: str | Path, role: str, affine: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Read a displacement field as ITK, ANTs and greedy write it, and bring it to a grid.
+    """Read a displacement field that ITK, ANTs or Greedy wrote, and resample it to a grid.
 
     Args:
-        path: NIfTI of shape (X, Y, Z, 1, 3), or (X, Y, 1, 1, 2) of one slice, on any grid: vectors from fixed to
-            moving points in mm, LPS. Interpolated linearly; 0 outside its grid, as in ITK.
-        role: what the file is, for messages.
-        affine: voxel to RAS millimetres of the grid that is wanted, 4x4.
-        shape: three sizes of that grid.
+        path: a NIfTI file of shape (X, Y, Z, 1, 3), or (X, Y, 1, 1, 2) for one slice, on any grid. It holds vectors
+            from fixed to moving points in mm, LPS. They are interpolated linearly, and are 0 outside their grid, as in
+            ITK.
+        role: what the file is, for error messages.
+        affine: voxel to RAS millimetres of the wanted grid, shape (4, 4).
+        shape: the three sizes of the wanted grid.
 
     Returns:
-        the ddf in voxels of that grid, shape (3, *shape), float32.
+        the ddf in voxels of the wanted grid, shape (3, *shape), float32.
 
     Raises:
-        InputError: when the file is no such field.
+        InputError: when the file is not such a field.
     """
     vectors, own_affine = _read_vectors(path, role)
     affine = affine.double()
     points = apply_affine(torch.linalg.solve(own_affine, affine), lattice(shape))
     millimetres = sample(vectors, points, fill=0)
-    # a field of two components knows its plane only
+    # a field with two components only knows its own plane
     components = len(vectors)
     linear = torch.linalg.inv(affine[:components, :components]).float()
     ddf = torch.zeros(3, *shape)
@@ -64,14 +68,14 @@ def read_displacement(path: str | Path, role: str, affine: torch.Tensor, shape: 
 
 
 def _read_vectors(path: str | Path, role: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Vectors in RAS millimetres, shape (components, X, Y, Z), and the affine of their grid."""
+    """Read vectors in RAS millimetres, shape (components, X, Y, Z), and the affine of their grid."""
     name = f"{role}: {path}"
     image = open_nifti(path, role)
     data = read_voxels(image, role, np.float32)
     if data.shape[3:] != (1, 3) and data.shape[2:] != (1, 1, 2):
         raise InputError(
             f"{name} has shape {data.shape}: expected a displacement field as ITK writes it, "
-            "(X, Y, Z, 1, 3), or (X, Y, 1, 1, 2) of one slice."
+            "(X, Y, Z, 1, 3), or (X, Y, 1, 1, 2) for one slice."
         )
     if not np.isfinite(data).all():
         raise InputError(f"{name} holds {np.count_nonzero(~np.isfinite(data))} NaN or infinite values: expected none.")
@@ -80,9 +84,9 @@ def _read_vectors(path: str | Path, role: str) -> tuple[torch.Tensor, torch.Tens
 
 
 def image_like(data: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
-    """An image on the grid and with the header of the reference, in the data type of ``data``.
+    """Make an image on the grid and with the header of the reference, in the data type of ``data``.
 
-    The affine is written as sform and as qform, so that readers that prefer either one agree.
+    The affine is written as sform and as qform, so that all readers agree, whichever of the two they prefer.
     """
     header = reference.header.copy()
     header.set_data_dtype(data.dtype)

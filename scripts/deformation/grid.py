@@ -13,12 +13,12 @@ FADE_MM = 30.0
 
 
 def lattice(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """The voxel coordinates of a grid, shape (d, *shape)."""
+    """Return the voxel coordinates of a grid, shape (d, *shape)."""
     return torch.stack(torch.meshgrid(*[torch.arange(n, dtype=dtype) for n in shape], indexing="ij"))
 
 
 def apply_affine(matrix: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
-    """Map points (3, ...) by a homogeneous 4x4 matrix."""
+    """Map points, shape (3, ...), by a homogeneous matrix, shape (4, 4)."""
     matrix = matrix.to(points.dtype)
     return torch.tensordot(matrix[:3, :3], points, dims=1) + matrix[:3, 3].view(3, *[1] * (points.ndim - 1))
 
@@ -26,14 +26,14 @@ def apply_affine(matrix: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 def sample(
     volume: torch.Tensor, points: torch.Tensor, mode: str = "bilinear", fill: float | None = None
 ) -> torch.Tensor:
-    """Sample a volume at points given in its voxels.
+    """Sample a volume at points in its voxel coordinates.
 
     Args:
         volume: shape (C, *spatial), floating point, 2D or 3D.
         points: shape (d, ...), in voxels of ``volume``.
         mode: ``bilinear`` (trilinear in 3D) or ``nearest``.
-        fill: value of points more than half a voxel outside the volume, as ITK draws that border; None extends the
-            values of the border.
+        fill: value of points that lie more than half a voxel outside the volume, which is ITK's border; None extends
+            the values of the border.
 
     Returns:
         the values, shape (C, ...).
@@ -41,9 +41,9 @@ def sample(
     dims = points.shape[0]
     size = volume.shape[1:]
     extent = torch.tensor([max(n - 1, 1) for n in size], dtype=points.dtype).view(dims, *[1] * (points.ndim - 1))
-    # grid_sample wants the last axis first, from -1 to 1
+    # grid_sample takes the last axis first, from -1 to 1
     normalized = (points * (2 / extent) - 1).flip(0).flatten(1).t()
-    # on a CPU it runs one thread for each sample of the batch: deal the points out
+    # on a CPU, it runs one thread per sample of the batch: distribute the points over as many samples
     count, threads = len(normalized), torch.get_num_threads()
     normalized = F.pad(normalized, (0, 0, 0, -count % threads)).view(threads, -1, *[1] * (dims - 1), dims)
     batch = volume.expand(threads, *volume.shape)
@@ -63,17 +63,18 @@ def to_native_ddf(
     native_shape: Sequence[int],
     alignment: torch.Tensor,
 ) -> torch.Tensor:
-    """Carry a displacement from the grid of the network to the fixed image's own grid.
+    """Carry a displacement from the grid of the network to the grid of the fixed image.
 
-    Outside the field of view of the network the displacement of its border is continued and fades linearly to zero
-    (to the alignment alone) over ``FADE_MM``, slowly enough not to fold.
+    Outside the network's field of view, the displacement continues from the border and fades linearly to zero (so that
+    only the alignment is left) over ``FADE_MM``, which is slow enough not to fold.
 
     Args:
         ddf: shape (3, *spatial), in voxels of the network's grid.
-        affine: voxel to world of the network's grid, 4x4.
-        native_affine: voxel to world of the native grid, 4x4.
-        native_shape: three sizes.
-        alignment: 4x4 map from the fixed to the moving world that was applied before the network; the result holds it.
+        affine: voxel to world of the network's grid, shape (4, 4).
+        native_affine: voxel to world of the native grid, shape (4, 4).
+        native_shape: the three sizes of the native grid.
+        alignment: the map from the fixed to the moving world that was applied before the network, shape (4, 4); the
+            result includes it.
 
     Returns:
         the ddf in voxels of the native grid, shape (3, *native_shape), float32.
@@ -92,7 +93,7 @@ def to_native_ddf(
 
 
 def _fade(points: torch.Tensor, size: Sequence[int], affine: torch.Tensor) -> torch.Tensor:
-    """1 inside a grid, falling to 0 at ``FADE_MM`` from its outermost voxels; points in voxels, (3, ...)."""
+    """Return 1 inside a grid, falling to 0 at ``FADE_MM`` from its outermost voxels; points in voxels, (3, ...)."""
     last = torch.tensor(size, dtype=points.dtype).view(3, *[1] * (points.ndim - 1)) - 1
     outside = points - points.clamp(min=torch.zeros_like(last), max=last)
     distance = torch.tensordot(affine[:3, :3].to(points.dtype), outside, dims=1).norm(dim=0)

@@ -14,17 +14,16 @@ SMALLEST_STEP = 1e-3
 
 
 def invert_ddf(ddf: torch.Tensor, tolerance: float = 0.01) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find v with v(y) + u(y + v(y)) = 0, so that y + v(y) undoes x + u(x); u is extended at its border.
+    """Find v with v(y) + u(y + v(y)) = 0, so that y + v(y) undoes x + u(x); u is extended beyond its border.
 
-    Each voxel iterates v <- v - a (v + u(y + v)) with a step a of its own, halved whenever its residual grows (Chen et
-    al., "A simple fixed-point approach to invert a deformation field", Medical Physics 2008, is a = 1, which needs a
-    Lipschitz constant below one). Voxels that this does not solve go on with damped Newton steps. Those that reached
-    the tolerance rest. Where the field folds there is no inverse: the best point found is returned, and its residual
-    tells.
+    Each voxel iterates v <- v - a (v + u(y + v)) with its own step length a, which is halved whenever the residual
+    grows. (With a = 1, this is Chen et al., "A simple fixed-point approach to invert a deformation field", Medical
+    Physics 2008, which needs a Lipschitz constant below one.) Voxels that do not converge continue with damped Newton
+    steps. Where the field folds, there is no inverse: the result is the best point found, and its residual is large.
 
     Args:
         ddf: u, shape (d, *spatial), in voxels, float32.
-        tolerance: residual, in voxels, at which a voxel rests.
+        tolerance: stop iterating a voxel once its residual is below this many voxels.
 
     Returns:
         v in voxels, shape (d, *spatial), and the residual vectors v + u(y + v), of the same shape.
@@ -44,7 +43,7 @@ def invert_ddf(ddf: torch.Tensor, tolerance: float = 0.01) -> tuple[torch.Tensor
         trial = inverse[:, active] - step[active] * direction
         trial_residual = trial + sample(ddf, points[:, active] + trial)
         trial_size = _length(trial_residual)
-        # a failed trial is taken back and tried again with half the step
+        # a failed trial is discarded and repeated with half the step length
         better = trial_size < size[active]
         step[active] = torch.where(better, (2 * step[active]).clamp(max=1), step[active] / 2)
         improved = active[better]
@@ -54,17 +53,17 @@ def invert_ddf(ddf: torch.Tensor, tolerance: float = 0.01) -> tuple[torch.Tensor
 
 
 def _length(vectors: torch.Tensor) -> torch.Tensor:
-    """Of vectors (d, N); several times faster than ``norm(dim=0)``."""
+    """Return the lengths of vectors (d, N); several times faster than ``norm(dim=0)``."""
     return vectors.square().sum(0).sqrt()
 
 
 def _newton_direction(ddf: torch.Tensor, points: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-    """Solve (I + grad u) s = residual at points (d, N), the derivative by differences over a hundredth of a voxel."""
+    """Solve (I + grad u) s = residual at points (d, N); the derivative is a difference over 0.01 voxel."""
     here, columns = sample(ddf, points), []
     for axis in range(len(points)):
-        beside = points.clone()
-        beside[axis] += 0.01
-        columns.append((sample(ddf, beside) - here) / 0.01)
+        shifted = points.clone()
+        shifted[axis] += 0.01
+        columns.append((sample(ddf, shifted) - here) / 0.01)
     jacobian = torch.stack(columns, dim=-1).movedim(0, 1) + torch.eye(len(points))
-    # least squares bear a singular Jacobian, at a fold
+    # least squares also work for a singular Jacobian, at a fold
     return torch.einsum("nij,jn->in", torch.linalg.pinv(jacobian), residual)

@@ -1,6 +1,7 @@
-"""Jacobian determinants of x + ddf(x) and what they say about folding.
+"""Jacobian determinants of x + ddf(x), and measures of folding.
 
-All take ddfs of shape (B, d, *spatial) in voxels; the determinant does not depend on the unit or the grid's rotation.
+A ddf has shape (B, d, *spatial) and is in voxels; the determinant depends neither on the unit nor on the rotation of
+the grid.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ LEARN2REG_BORDER = 2
 
 
 def jacobian_determinant(ddf: torch.Tensor, central: bool = False) -> torch.Tensor:
-    """|J|, shape (B, *spatial).
+    """Compute |J|, shape (B, *spatial).
 
     Args:
         ddf: the displacement.
-        central: take central differences, one-sided at the border. They miss the folds of a checkerboard, and are
-            there for measures that others publish. Otherwise forward ones; the last voxel of an axis repeats the
-            difference before it.
+        central: use central differences, one-sided at the border, for measures that others publish; they miss the
+            folds of a checkerboard. Otherwise use forward differences; the last voxel of an axis repeats the previous
+            difference.
 
     Raises:
         ValueError: when an axis has fewer than two voxels.
@@ -36,12 +37,18 @@ def jacobian_determinant(ddf: torch.Tensor, central: bool = False) -> torch.Tens
 
 
 def non_diffeomorphic_volume(ddf: torch.Tensor) -> torch.Tensor:
-    """Volume of space turned inside out, in voxels, per cell of 2^d neighbours, shape (B, *[n - 1 for n in spatial]).
+    """Compute the volume that is turned inside out, in voxels, for each cell of 2^d neighbouring voxels.
 
     Liu et al., "On Finite Difference Jacobian Computation in Deformable Image Registration", IJCV 2024. A cell is cut
-    into simplices in its two mirrored ways: 4 triangles in 2D; in 3D 8 corner tetrahedra, whose volumes are the
-    one-sided Jacobian determinants, and 2 central ones. A digital transformation is a diffeomorphism when all have
-    positive volume. The result is half the sum of the negative volumes, as the two ways cover the cell twice.
+    into simplices in two mirrored ways: in 2D, 4 triangles; in 3D, 8 corner tetrahedra, whose volumes are the one-sided
+    Jacobian determinants, and 2 central ones. A digital transformation is a diffeomorphism when all volumes are
+    positive. The result is half the sum of the negative volumes, because the two ways cover the cell twice.
+
+    Returns:
+        volumes of shape (B, *[n - 1 for n in spatial]).
+
+    Raises:
+        ValueError: when an axis has fewer than two voxels.
     """
     dims = ddf.shape[1]
     if min(ddf.shape[2:]) < 2:
@@ -58,7 +65,7 @@ def non_diffeomorphic_volume(ddf: torch.Tensor) -> torch.Tensor:
     if dims == 3:
         for a, b, c, d in (((0, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 1)), ((1, 1, 1), (0, 0, 1), (0, 1, 0), (1, 0, 0))):
             edges = [corners[vertex] - corners[a] for vertex in (b, c, d)]
-            # of the identity -2 for the one and 2 for the other: twice the cell's volume times the orientation
+            # for the identity, this is -2 for one and 2 for the other: twice the cell's volume times the orientation
             orientation = -1 if a == (0, 0, 0) else 1
             negative = negative + (orientation * _determinant(edges)).clamp(max=0) / 6
     return -negative / 2
@@ -67,16 +74,17 @@ def non_diffeomorphic_volume(ddf: torch.Tensor) -> torch.Tensor:
 def folding_measures(
     determinant: torch.Tensor, volume: torch.Tensor, mask: torch.Tensor | None = None
 ) -> dict[str, float]:
-    """Regularity of a displacement.
+    """Measure the regularity of a displacement.
 
     Args:
-        determinant: what :func:`jacobian_determinant` gives, shape (B, *spatial).
-        volume: what :func:`non_diffeomorphic_volume` gives, shape (B, *[n - 1 for n in spatial]).
-        mask: boolean, shape (B, *spatial); where to measure. None is the whole grid.
+        determinant: result of :func:`jacobian_determinant`, shape (B, *spatial).
+        volume: result of :func:`non_diffeomorphic_volume`, shape (B, *[n - 1 for n in spatial]).
+        mask: where to measure, boolean, shape (B, *spatial); None is the whole grid.
 
     Returns:
         ``folding_percent``, voxels with |J| <= 0; ``ndv_percent``, the non-diffeomorphic volume over the volume of the
-        cells whose first corner is in the mask; ``std_log_jacobian`` over voxels with positive |J|. Empty: all NaN.
+        cells whose first corner is in the mask; ``std_log_jacobian``, over voxels with positive |J|. All are NaN if the
+        mask is empty.
     """
     if mask is None:
         mask = torch.ones_like(determinant, dtype=torch.bool)
@@ -91,16 +99,17 @@ def folding_measures(
 
 
 def published_measures(determinant: torch.Tensor, mask: torch.Tensor | None = None) -> dict[str, float]:
-    """Regularity as others publish it, by central differences.
+    """Measure regularity by central differences, as others publish it.
 
     Args:
-        determinant: what :func:`jacobian_determinant` gives with ``central``, shape (B, *spatial).
-        mask: boolean, shape (B, *spatial); where to measure. None is the whole grid.
+        determinant: result of :func:`jacobian_determinant` with ``central``, shape (B, *spatial).
+        mask: where to measure, boolean, shape (B, *spatial); None is the whole grid.
 
     Returns:
         ``learn2reg_sdlogj``, the standard deviation of log(clip(|J| + 3, 1e-9, 1e9)) without the outermost two voxels
         of each axis, as Learn2Reg's evaluation computes it; ``mean_gradient_jacobian``, the mean of the absolute
-        central differences of |J| along the axes, per voxel, as Qiu et al. (MICCAI 2022) report it. Empty: NaN.
+        central differences of |J| along the axes, per voxel, as Qiu et al. (MICCAI 2022) report it. Both are NaN if the
+        mask is empty.
     """
     if mask is None:
         mask = torch.ones_like(determinant, dtype=torch.bool)
@@ -124,14 +133,14 @@ def _central_difference(field: torch.Tensor, axis: int) -> torch.Tensor:
 
 
 def _corner(ddf: torch.Tensor, bits: tuple[int, ...]) -> torch.Tensor:
-    """The mapped position of one corner of every cell, relative to the cell, (B, d, *[n - 1])."""
+    """Return the mapped position of one corner of every cell, relative to the cell, (B, d, *[n - 1])."""
     window = tuple(slice(bit, n - 1 + bit) for bit, n in zip(bits, ddf.shape[2:]))
     offset = ddf.new_tensor(bits).view(1, -1, *[1] * len(bits))
     return ddf[(slice(None), slice(None), *window)] + offset
 
 
 def _determinant(columns: list[torch.Tensor]) -> torch.Tensor:
-    """Determinant of d vectors of shape (B, d, *spatial)."""
+    """Return the determinant of d vectors of shape (B, d, *spatial)."""
     if len(columns) == 2:
         a, b = columns
         return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]

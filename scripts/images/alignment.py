@@ -1,4 +1,4 @@
-"""Bringing the moving image to the fixed one in world space, before the network."""
+"""Alignment of the moving image to the fixed image in world space, before the network."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ __all__ = ["RAS_TO_LPS", "AlignWorldsd", "find_affine", "grid_corners", "one_itk
 sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
 
 MODES = ("world", "centers", "affine")
-RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])  # signs of the coordinates, and back
+RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])  # signs of the coordinates; the same for LPS to RAS
 FLIP = np.diag([*RAS_TO_LPS, 1.0])
-FINEST_VOXELS = 1e6  # of the fixed image in the last stage of the affine registration
-COARSEST_VOXELS = 4e3  # a stage with fewer is left out
+FINEST_VOXELS = 1e6  # voxels of the fixed image in the last stage of the affine registration
+COARSEST_VOXELS = 4e3  # stages with fewer voxels are left out
 START_ANGLES = (-40, -20, 0, 20, 40)  # degrees about each axis
-SAMPLES = 5e4  # voxels that a stage looks at
-VOLUME_CHANGE = (0.2, 5.0)  # outside of this an affine map between two bodies is absurd
+SAMPLES = 5e4  # voxels that a stage samples
+VOLUME_CHANGE = (0.2, 5.0)  # an affine map that changes the volume more than this cannot be right
 
 
 class AlignWorldsd(Transform):
-    """Bring the moving image to the fixed one before the network, by changing its affine only.
+    """Align the moving image to the fixed image before the network. Only its affine changes.
 
-    Adds ``alignment``, the 4x4 map from the fixed to the moving world (pull-back, like a ddf), which the displacement
-    takes in again on its way to the native grid.
+    The transform adds ``alignment``, the 4x4 map from the fixed to the moving world (pull-back, like a ddf). The
+    displacement on the native grid includes this map.
 
     Args:
-        mode: ``world`` trusts the scanner coordinates of both files (the identity); ``centers`` puts the centre of
-            the moving image on that of the fixed one, for crops whose origin means nothing; ``affine`` registers
-            them, see :func:`find_affine`.
-        keys: what is moved, ``moving`` and, where it is used on the same grid, ``label_moving``.
+        mode: ``world`` trusts the scanner coordinates of both files (the identity); ``centers`` moves the centre of the
+            moving image to the centre of the fixed image, for crops whose origin means nothing; ``affine`` registers
+            them with :func:`find_affine`.
+        keys: the images to align: ``moving`` and, where it is used on the same grid, ``label_moving``.
 
     Raises:
-        InputError: when the mode is unknown, the images do not overlap after alignment, or no sensible affine map is
+        InputError: when the mode is unknown, the images do not overlap after alignment, or no plausible affine map is
             found.
     """
 
@@ -74,20 +74,21 @@ class AlignWorldsd(Transform):
 def find_affine(fixed: MetaTensor, moving: MetaTensor) -> torch.Tensor:
     """Register two volumes by an affine map with SimpleITK: rigid, then 12 degrees of freedom, coarse to fine.
 
-    Mutual information (Mattes et al. 2003), so that contrasts may differ. The rigid stage starts from the scanner
-    coordinates and, with the centres of mass on each other, from the two best of 125 rotations; the best result goes
-    on. Rotations up to about 40 degrees about each axis are found, mirrored or lying heads are not. One thread and
-    fixed samples: the same files give the same map.
+    The measure is mutual information (Mattes et al. 2003), so that the contrasts may differ. The rigid stage starts
+    from the scanner coordinates, and from the two best of 125 rotations with aligned centres of mass; the best result
+    continues. It finds rotations up to about 40 degrees about each axis, but not mirrored or lying heads. It runs on
+    one thread with fixed samples, so that the same files give the same map.
 
     Args:
-        fixed: shape (1, X, Y, Z), with its affine (voxel to RAS millimetres).
-        moving: the same, on a grid of its own; both with the name of their file in ``meta["filename_or_obj"]``.
+        fixed: shape (1, X, Y, Z), with its affine (voxel to RAS millimetres) and the name of its file in
+            ``meta["filename_or_obj"]``.
+        moving: the same for the moving image, on any grid.
 
     Returns:
         the map from the fixed to the moving world (pull-back), RAS millimetres, shape (4, 4), float64.
 
     Raises:
-        InputError: when a volume is too thin, the registration fails, or its result is absurd.
+        InputError: when a volume is too thin, the registration fails, or its result cannot be right.
     """
     if not HAS_SIMPLEITK:
         raise InputError("an affine alignment needs SimpleITK, which is not installed: pip install SimpleITK.")
@@ -100,23 +101,23 @@ def find_affine(fixed: MetaTensor, moving: MetaTensor) -> torch.Tensor:
     try:
         with one_itk_thread():
             alignment = _register(fixed, moving)
-    except RuntimeError as error:  # of SimpleITK: many lines, "ITK ERROR: Class(0x123): reason. More." the last
+    except RuntimeError as error:  # SimpleITK writes many lines, the last one "ITK ERROR: Class(0x123): reason. More."
         reason = str(error).strip().splitlines()[-1].rpartition("): ")[2].partition(". ")[0]
-        raise InputError(f"{names} could not be brought together by an affine map ({reason}).") from error
+        raise InputError(f"{names} could not be aligned by an affine map ({reason}).") from error
     change = float(torch.linalg.det(alignment[:3, :3]))
     if not VOLUME_CHANGE[0] < change < VOLUME_CHANGE[1] or _share_inside(fixed, moving, alignment) == 0:
         raise InputError(
-            f"{names} could not be brought together by an affine map: found one that changes volumes {change:.3g} times"
-            f", expected {VOLUME_CHANGE[0]:g} to {VOLUME_CHANGE[1]:g} times and a common part."
+            f"{names} could not be aligned by an affine map: found one that changes volumes {change:.3g} times, "
+            f"expected {VOLUME_CHANGE[0]:g} to {VOLUME_CHANGE[1]:g} times and a common part."
         )
     return alignment
 
 
 def _register(fixed_image: MetaTensor, moving_image: MetaTensor) -> torch.Tensor:
-    """The stages of :func:`find_affine`."""
+    """Run the stages of :func:`find_affine`."""
     fixed, moving = _for_matching(fixed_image), _for_matching(moving_image)
     volume = np.prod(fixed.GetSpacing()) * fixed.GetNumberOfPixels()
-    spacing = max(min(fixed.GetSpacing()), (volume / FINEST_VOXELS) ** (1 / 3))  # mm, of the last stage
+    spacing = max(min(fixed.GetSpacing()), (volume / FINEST_VOXELS) ** (1 / 3))  # of the last stage, in mm
     levels = [(_coarsen(fixed, spacing * f), _coarsen(moving, spacing * f)) for f in (4, 2, 1)]
     levels = [level for level in levels if level[0].GetNumberOfPixels() >= COARSEST_VOXELS] or levels[-1:]
     transform = _rigid(*levels[0], lambda start: _share_inside(fixed_image, moving_image, _to_matrix(start)))
@@ -126,12 +127,12 @@ def _register(fixed_image: MetaTensor, moving_image: MetaTensor) -> torch.Tensor
 
 
 def _rigid(fixed: Any, moving: Any, share: Callable[[Any], float]) -> Any:
-    """The best of several rigid registrations, as an affine transform about the same centre.
+    """Return the best of several rigid registrations, as an affine transform about the same centre.
 
     Args:
-        fixed: SimpleITK image.
-        moving: the same.
-        share: of the fixed image that a transform takes into the moving one.
+        fixed: a SimpleITK image.
+        moving: a SimpleITK image.
+        share: gives the share of the fixed image that a transform maps into the moving image.
     """
     middle = [(n - 1) / 2 for n in fixed.GetSize()]
     world = sitk.Euler3DTransform(fixed.TransformContinuousIndexToPhysicalPoint(middle))
@@ -146,7 +147,7 @@ def _rigid(fixed: Any, moving: Any, share: Callable[[Any], float]) -> Any:
     for start in (world, *[start for _, start in rotated[:2]]):
         try:
             _improve(fixed, moving, start)
-        except RuntimeError:  # it has left the moving image
+        except RuntimeError:  # the fixed image was mapped out of the moving image
             continue
         found.append((_likeness(fixed, moving, start, share(start)), start))
     if not found:
@@ -160,7 +161,7 @@ def _rigid(fixed: Any, moving: Any, share: Callable[[Any], float]) -> Any:
 
 
 def _likeness(fixed: Any, moving: Any, transform: Any, share: float) -> float:
-    """Mutual information in nats, times the common part: few common voxels share much information by chance."""
+    """Mutual information in nats, times the common part, since a few common voxels are often similar by chance."""
     if share < 0.05:
         return 0.0
     method = _metric(fixed)
@@ -182,7 +183,7 @@ def _metric(fixed: Any) -> Any:
 def _improve(fixed: Any, moving: Any, transform: Any) -> None:
     """Optimise a transform in place."""
     method = _metric(fixed)
-    # its line search converges where steps of fixed length leave the affine maps of brains
+    # the line search converges for brains, where steps of fixed length diverge
     method.SetOptimizerAsConjugateGradientLineSearch(
         learningRate=1.0,
         numberOfIterations=50,
@@ -198,14 +199,14 @@ def _improve(fixed: Any, moving: Any, transform: Any) -> None:
 
 
 def _coarsen(image: Any, spacing: float) -> Any:
-    """Average whole blocks of voxels, to about a spacing in mm along every axis."""
+    """Average blocks of voxels, so that the spacing along every axis becomes about this many mm."""
     factors = [max(1, min(round(spacing / s), n // 4)) for s, n in zip(image.GetSpacing(), image.GetSize())]
     return sitk.BinShrink(image, factors)
 
 
 @contextmanager
 def one_itk_thread() -> Iterator[None]:
-    """SimpleITK on one thread, as the sums of several threads differ in their last digits from run to run."""
+    """Run SimpleITK on one thread, because sums over several threads differ in their last digits from run to run."""
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     try:
@@ -215,7 +216,7 @@ def one_itk_thread() -> Iterator[None]:
 
 
 def to_itk(image: MetaTensor) -> Any:
-    """A SimpleITK image in its own world (LPS), float32, of shape (1, X, Y, Z) with an affine in RAS."""
+    """Convert an image of shape (1, X, Y, Z) with an affine in RAS to a SimpleITK image (LPS), float32."""
     affine = FLIP @ image.affine.double().numpy()
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     result = sitk.GetImageFromArray(np.ascontiguousarray(image.as_tensor()[0].cpu().numpy().T, dtype=np.float32))
@@ -226,7 +227,7 @@ def to_itk(image: MetaTensor) -> Any:
 
 
 def _for_matching(image: MetaTensor) -> Any:
-    """A SimpleITK image with values from 0, the brightest 0.5 % of the object clipped."""
+    """Convert to a SimpleITK image whose values start at 0, with the brightest 0.5 % of the object clipped."""
     values = image.as_tensor().cpu().float()
     values = values - values.min()
     brightest = np.percentile(values[values > 0].numpy(), 99.5)
@@ -234,7 +235,7 @@ def _for_matching(image: MetaTensor) -> Any:
 
 
 def _to_matrix(transform: Any) -> torch.Tensor:
-    """A SimpleITK affine transform, LPS and about a centre, as a 4x4 matrix in RAS."""
+    """Convert a SimpleITK affine transform (LPS, about a centre) to a 4x4 matrix in RAS."""
     linear = np.array(transform.GetMatrix()).reshape(3, 3)
     center = np.array(transform.GetCenter())
     matrix = np.eye(4)
@@ -248,7 +249,7 @@ def _names(fixed: MetaTensor, moving: MetaTensor) -> str:
 
 
 def grid_corners(image: MetaTensor) -> torch.Tensor:
-    """The outer corners of the voxel grid in homogeneous voxel coordinates, (4, 8)."""
+    """Return the outer corners of the voxel grid in homogeneous voxel coordinates, shape (4, 8)."""
     ranges = [torch.tensor([-0.5, n - 0.5], dtype=torch.float64) for n in image.shape[1:]]
     points = torch.stack(torch.meshgrid(*ranges, indexing="ij")).flatten(1)
     return torch.cat([points, torch.ones(1, points.shape[1], dtype=torch.float64)])
@@ -264,7 +265,7 @@ def _extent(image: MetaTensor) -> str:
 
 
 def _share_inside(fixed: MetaTensor, moving: MetaTensor, alignment: torch.Tensor) -> float:
-    """The share of a lattice of 16^3 points over the fixed image that an alignment takes into the moving one."""
+    """Return the share of the fixed image that an alignment maps into the moving image, sampled at 16^3 points."""
     fractions = [(np.arange(16) + 0.5) / 16 * n - 0.5 for n in fixed.shape[1:]]
     points = np.stack(np.meshgrid(*fractions, indexing="ij")).reshape(3, -1)
     points = np.concatenate([points, np.ones((1, points.shape[1]))])

@@ -1,6 +1,6 @@
-"""What the brain model expects of its images: checks that say when it is not so, and the correction of the bias field.
+"""Checks that an image is what the brain model expects, and the correction of the bias field.
 
-The model has seen skull-stripped brains without strong bias. Other images are registered too, but poorly.
+The model was trained on skull-stripped brains without a strong bias field. It registers other images poorly.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ __all__ = ["CheckBrainsd", "CorrectBiasd", "brightness_ratio", "check_brain", "c
 sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
 logger = logging.getLogger(__name__)
 
-MIN_BACKGROUND = 0.25  # of the volume; a brain fills about half of the box around it
-MAX_BORDER = 0.1  # of the voxels on the border of the volume, above the background
-BRAIN_LITRES = (0.3, 2.6)  # from a newborn's to more than an adult's with all CSF; a head has 3 and more
+MIN_BACKGROUND = 0.25  # as a fraction of the volume; a brain fills about half of its bounding box
+MAX_BORDER = 0.1  # largest fraction of the voxels on the border of the volume that are above the background
+BRAIN_LITRES = (0.3, 2.6)  # from a newborn's brain to more than an adult's with all CSF; a head has 3 or more
 MAX_BRIGHTNESS_RATIO = 1.4
-BLOCK_MM = 24.0  # large enough to hold some white matter, and small beside a bias field
+BLOCK_MM = 24.0  # large enough to contain some white matter, and small compared with a bias field
 
 
 class CheckBrainsd(MapTransform):
-    """Warn of images that do not look like what the brain model has seen. Changes nothing.
+    """Warn of images that do not look like those that the brain model was trained on. Changes nothing.
 
-    One line for each file, once: for a brain that is not skull-stripped (:func:`skull_complaint`) or, if it is, for a
+    Each file is named once, in one line, if it is not skull-stripped (:func:`skull_complaint`) or else if it has a
     strong bias field (:func:`brightness_ratio` above 1.4).
 
     Args:
-        keys: of the images, as read: (1, X, Y, Z), with the name of the file in ``meta["filename_or_obj"]``.
+        keys: keys of the images as they were read: shape (1, X, Y, Z), with the name of the file in
+            ``meta["filename_or_obj"]``.
     """
 
     def __init__(self, keys: KeysCollection) -> None:
@@ -59,38 +60,40 @@ def check_brain(image: MetaTensor, name: str) -> None:
 
     Args:
         image: shape (1, X, Y, Z).
-        name: of the image, for the message.
+        name: how the message names the image.
     """
     complaint = skull_complaint(image)
     if complaint:
         logger.warning(
-            f"{name} does not look skull-stripped: {complaint}; the model expects brains alone, expect poor results."
+            f"{name} does not look skull-stripped: {complaint}. The model expects skull-stripped brains; "
+            "the result may be poor."
         )
         return
     ratio = brightness_ratio(image)
     if ratio > MAX_BRIGHTNESS_RATIO:
         logger.warning(
             f"{name} has a strong bias field: white matter is {ratio:.1f} times as bright in some parts as in others, "
-            f"expected up to {MAX_BRIGHTNESS_RATIO}; --bias_correction corrects it."
+            f"expected at most {MAX_BRIGHTNESS_RATIO} times; --bias_correction true corrects it."
         )
 
 
 def skull_complaint(image: MetaTensor) -> str:
-    """What keeps an image from looking like a skull-stripped brain, or "".
+    """Say why an image does not look like a skull-stripped brain, or return "" if it does.
 
-    The background must be exactly the minimum and a good part of the volume, and reach the border of the volume nearly
-    everywhere; what lies above it must have the volume of a brain.
+    The background must have exactly the minimum value, fill a good part of the volume, and make up nearly all of its
+    border; the rest must have the volume of a brain.
     """
     array = image.as_tensor()[0].cpu().numpy()
     foreground = array > array.min()
     background = 1 - foreground.mean()
     if background < MIN_BACKGROUND:
         return (
-            f"{100 * background:.0f} % of the volume are at its minimum, expected {100 * MIN_BACKGROUND:.0f} % or more"
+            f"{100 * background:.0f} % of the volume have the minimum value, expected at least "
+            f"{100 * MIN_BACKGROUND:.0f} %"
         )
     border = np.mean([foreground.take(end, axis).mean() for axis in range(3) for end in (0, -1)])
     if border > MAX_BORDER:
-        return f"{100 * border:.0f} % of its border are not background, expected up to {100 * MAX_BORDER:.0f} %"
+        return f"{100 * border:.0f} % of its border are not background, expected at most {100 * MAX_BORDER:.0f} %"
     litres = foreground.sum() * float(np.prod(np.asarray(image.pixdim, dtype=float))) / 1e6
     if not BRAIN_LITRES[0] < litres < BRAIN_LITRES[1]:
         return f"{litres:.1f} litres are not background, expected {BRAIN_LITRES[0]} to {BRAIN_LITRES[1]}"
@@ -98,11 +101,11 @@ def skull_complaint(image: MetaTensor) -> str:
 
 
 def brightness_ratio(image: MetaTensor) -> float:
-    """How much brighter the same tissue is in some parts of a brain than in others: a cheap measure of the bias field.
+    """Return how much brighter the same tissue is in some parts of a brain than in others, due to a bias field.
 
-    In blocks of 24 mm inside the brain the 95th percentile stands for the brightest tissue, white matter in a
-    T1-weighted image. A second-order polynomial is fitted to its logarithm, and the ratio of the fit's 95th to its 5th
-    percentile is returned: 1.05 to 1.35 in the brains of IBSR; 1 where there are too few blocks for a fit.
+    In blocks of 24 mm inside the brain, the 95th percentile represents the brightest tissue, which is white matter in a
+    T1-weighted image. A second-order polynomial is fitted to its logarithm; the result is the ratio of the 95th to the
+    5th percentile of the fit. It is 1.05 to 1.35 in the brains of IBSR, and 1 if there are too few blocks for a fit.
     """
     blocks, positions = _blocks(image)
     x, y, z = positions.T
@@ -116,12 +119,15 @@ def brightness_ratio(image: MetaTensor) -> float:
 
 
 def _blocks(image: MetaTensor) -> tuple[np.ndarray, np.ndarray]:
-    """Values above the background of blocks at least 80 % full of them, (N, voxels), and positions, (N, 3)."""
+    """Return the blocks of which at least 80 % are brain: values above the background, (N, voxels), and positions.
+
+    Positions have shape (N, 3) and lie between -1 and 1.
+    """
     array = image.as_tensor()[0].cpu().numpy()
     array = array - array.min()
     size = [max(1, round(BLOCK_MM / float(s))) for s in image.pixdim]
     number = [n // m for n, m in zip(array.shape, size)]
-    # leave out what does not fill a block, half on either side: the brain lies in the middle
+    # leave out the voxels that do not fill a block, half on either side: the brain is in the middle
     first = [(n - k * m) // 2 for n, k, m in zip(array.shape, number, size)]
     array = array[tuple(slice(f, f + k * m) for f, k, m in zip(first, number, size))]
     (a, b, c), (i, j, k) = number, size
@@ -132,14 +138,14 @@ def _blocks(image: MetaTensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 class CorrectBiasd(MapTransform):
-    """Remove the bias field of skull-stripped brains with N4 (Tustison et al., 2010), as SimpleITK has it.
+    """Remove the bias field of skull-stripped brains with SimpleITK's N4 (Tustison et al., 2010).
 
-    The field is estimated above the background on coarse voxels and divided out at full resolution; the background
-    stays as it is, and so do the affine and all other metadata.
+    The field is estimated on coarse voxels above the background, and divided out at full resolution. The background,
+    the affine and all other metadata do not change.
 
     Args:
-        keys: of the images, (1, X, Y, Z).
-        spacing: of the voxels on which the field is estimated, in mm.
+        keys: keys of the images, shape (1, X, Y, Z).
+        spacing: size of the voxels on which the field is estimated, in mm.
 
     Raises:
         InputError: when SimpleITK is missing.
@@ -154,7 +160,7 @@ class CorrectBiasd(MapTransform):
 
 
 def correct_bias(image: MetaTensor, spacing: float = 8.0) -> MetaTensor:
-    """N4 of one image, see :class:`CorrectBiasd`."""
+    """Remove the bias field of one image, see :class:`CorrectBiasd`."""
     if not HAS_SIMPLEITK:
         raise InputError("the bias correction needs SimpleITK, which is not installed: pip install SimpleITK.")
     values = image.as_tensor()

@@ -1,7 +1,7 @@
-"""T1-like brains from label maps, for training without images.
+"""Synthesis of T1-like brains from label maps, for training without images.
 
-After SynthSeg (Billot et al., Medical Image Analysis 86, 2023), with intensities in the order of a T1-weighted image
-in place of any contrast.
+The method is SynthSeg's (Billot et al., Medical Image Analysis 86, 2023), but the order of the intensities is that of
+a T1-weighted image, in place of a random contrast.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from monai.transforms import (
 
 __all__ = ["RandSynthesizeT1d", "paint_t1", "without_extracerebral"]
 
-EXTRACEREBRAL = (500, 1000)  # SynthSeg's ids of skull, skin, eyes, ...; from 1000 on lie FreeSurfer's cortical parcels
+EXTRACEREBRAL = (500, 1000)  # SynthSeg's ids of skull, skin, eyes, ...; FreeSurfer's cortical parcels start at 1000
 
-# FreeSurfer ids of a tissue, left and right, and how bright it may be in a T1-weighted image on a scale on which CSF is
-# 0, cerebral cortex 1 and cerebral white matter 2
+# FreeSurfer ids of each tissue, left and right, and its range of brightness in a T1-weighted image; CSF is 0, cerebral
+# cortex 1 and cerebral white matter 2
 TISSUES: dict[str, tuple[tuple[int, ...], tuple[float, float]]] = {
     "ventricles": ((4, 43, 5, 44, 14, 15, 72), (0.0, 0.0)),
     "CSF around the brain": ((24,), (0.0, 0.3)),
@@ -53,10 +53,10 @@ TISSUES: dict[str, tuple[tuple[int, ...], tuple[float, float]]] = {
     "corpus callosum": ((251, 252, 253, 254, 255), (1.9, 2.1)),
 }
 KNOWN_LABELS = [label for labels, _ in TISSUES.values() for label in labels]
-ANY_BRIGHTNESS = (0.0, 2.0)  # of ids that are not known
-PAIR = (("label_fixed", "fixed"), ("label_moving", "moving"))  # keys of label maps, and of the images to make of them
+ANY_BRIGHTNESS = (0.0, 2.0)  # range of brightness of unknown ids
+PAIR = (("label_fixed", "fixed"), ("label_moving", "moving"))  # keys of label maps, and of the images to paint
 
-# ranges, as fractions of the mean of white matter where nothing else is said
+# ranges, as fractions of the mean of white matter unless the comment says otherwise
 CSF = (0.1, 0.35)  # mean
 GREY = (0.4, 0.75)  # mean of cerebral cortex, as a fraction of the way from CSF to white matter
 TISSUE_NOISE = (0.01, 0.08)  # standard deviation within a tissue
@@ -68,18 +68,18 @@ GAMMA = (0.8, 1.25)  # exponent that changes the contrast
 
 
 class RandSynthesizeT1d(RandomizableTransform):
-    """Paint T1-like images ``fixed`` and ``moving`` on the grids of their label maps, different ones each time.
+    """Paint random T1-like images ``fixed`` and ``moving`` on the grids of their label maps.
 
-    The label maps, (1, X, Y, Z), hold FreeSurfer ids; unknown ids get a random brightness, and SynthSeg's
-    extra-cerebral ids (500 to 999) are set to 0, in the label maps too.
+    The label maps, shape (1, X, Y, Z), have FreeSurfer ids. Unknown ids get a random brightness; SynthSeg's
+    extra-cerebral ids (500 to 999) are set to 0, in the label maps, too.
 
-    Each tissue gets a random mean (in the order CSF, grey, white matter) and noise of its own; then come partial
-    volume, bias field, resolution, Rician noise and contrast. Outside the brain the image is exactly 0, its maximum
-    is 255. The images of a pair are independent.
+    Each tissue gets a random mean (in the order CSF, grey, white matter) and its own noise; then follow partial volume,
+    bias field, resolution, Rician noise and contrast. The image is exactly 0 outside the brain, and its maximum is 255.
+    The two images of a pair are independent.
 
     Args:
-        seed: when given, the images depend on it and on the names of the label maps' files and their folders only,
-            for validation; otherwise on the random state.
+        seed: for validation: with a seed, the images depend only on it and on the names of the label maps' files and
+            folders; without one, they depend on the random state and differ each time.
     """
 
     def __init__(self, seed: int | None = None) -> None:
@@ -115,7 +115,7 @@ class RandSynthesizeT1d(RandomizableTransform):
         return MetaTensor(painted * (255 / painted.max().clamp(min=1e-6)), meta=label.meta)
 
     def _tissue_values(self, ids: torch.Tensor, random: np.random.RandomState) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation of every id, with white matter at 1; 0 for the background."""
+        """Draw mean and standard deviation of every id; white matter is 1, the background 0."""
         csf = random.uniform(*CSF)
         grey = csf + random.uniform(*GREY) * (1 - csf)
         mean, deviation = torch.zeros(2, max(int(ids.max()), *KNOWN_LABELS) + 1)
@@ -128,10 +128,10 @@ class RandSynthesizeT1d(RandomizableTransform):
 
 
 def paint_t1(label: MetaTensor) -> MetaTensor:
-    """The label map with each tissue at its typical brightness in a T1-weighted image: white matter 100, cortex 65.
+    """Paint each tissue with its typical brightness in a T1-weighted image: white matter 100, cortex 65.
 
     Args:
-        label: shape (1, X, Y, Z), FreeSurfer ids; unknown ids are as bright as cortex.
+        label: FreeSurfer ids, shape (1, X, Y, Z); unknown ids become as bright as cortex.
 
     Returns:
         an image on the same grid, 0 in the background.
@@ -145,13 +145,13 @@ def paint_t1(label: MetaTensor) -> MetaTensor:
 
 
 def without_extracerebral(label: MetaTensor) -> MetaTensor:
-    """A label map without SynthSeg's ids of everything around the brain, 500 to 999."""
+    """Set SynthSeg's ids of everything around the brain (500 to 999) to 0."""
     ids = label.as_tensor()
     return MetaTensor(torch.where((ids < EXTRACEREBRAL[0]) | (ids >= EXTRACEREBRAL[1]), ids, 0), meta=label.meta)
 
 
 def _short_name(label: MetaTensor) -> str:
-    """Folder and file, the same wherever the data set lies."""
+    """Return folder and file, which are the same wherever the data set is stored."""
     return "/".join(Path(str(label.meta.get("filename_or_obj", ""))).parts[-2:])
 
 

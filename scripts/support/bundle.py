@@ -1,4 +1,4 @@
-"""Where the bundle lies, and which versions run it."""
+"""The folder of the bundle, and the versions of the software."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("torch", "monai", "nibabel", "numpy", "pytorch-ignite")
 
 
 def versions() -> dict[str, str]:
-    """Of the bundle, Python and the packages that matter."""
+    """Return the versions of the bundle, of Python and of the most important packages."""
     bundle = json.loads((Path(BUNDLE_ROOT) / "configs" / "metadata.json").read_text())["version"]
     packages = {name: version(name) for name in PACKAGES}
     return {"gradirn": bundle, "python": platform.python_version(), **packages}

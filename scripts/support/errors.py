@@ -1,4 +1,4 @@
-"""The error that tells a user what is wrong with the input, in one line."""
+"""The error that tells a user in one line what is wrong with the input."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class InputError(ValueError):
 
 
 def find_input_error(error: BaseException | None) -> InputError | None:
-    """The :class:`InputError` behind an exception that a library wrapped in its own, or None."""
+    """Return the :class:`InputError` that a library wrapped in its own exception, or None."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error

@@ -1,4 +1,4 @@
-"""Which process of a distributed run this is."""
+"""The processes of a distributed run."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["rank_and_count"]
 
 
 def rank_and_count() -> tuple[int, int]:
-    """Rank of this process, and how many there are; (0, 1) outside a distributed run."""
+    """Return the rank of this process and the number of processes; (0, 1) outside a distributed run."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)

@@ -143,7 +143,7 @@ def test_an_affine_that_cannot_be_right_names_both_files(save, monkeypatch):
     far = torch.eye(4, dtype=torch.float64)
     far[0, 3] = 100
     monkeypatch.setattr(alignment_module, "_register", lambda *_: far)
-    with pytest.raises(InputError, match=r"f.nii and moving: .*m.nii could not be brought together .* a common part"):
+    with pytest.raises(InputError, match=r"f.nii and moving: .*m.nii could not be aligned .* a common part"):
         AlignWorldsd("affine")(data)
 
 
@@ -160,5 +160,5 @@ def test_a_failure_inside_simpleitk_is_one_line(save, monkeypatch):
         )
 
     monkeypatch.setattr(alignment_module, "_register", fail)
-    with pytest.raises(InputError, match=r"m.nii could not be brought together by an affine map \(All samples"):
+    with pytest.raises(InputError, match=r"m.nii could not be aligned by an affine map \(All samples"):
         AlignWorldsd("affine")(LoadPaird(3)(pair(save)))

@@ -48,10 +48,10 @@ def test_what_a_skull_stripped_brain_is():
     assert skull_complaint(volume(box(64, 50), 3.0)) == "3.4 litres are not background, expected 0.3 to 2.6"
     assert skull_complaint(volume(box(64, 50), 1.0)) == "0.1 litres are not background, expected 0.3 to 2.6"
     # 60^3 of 64^3: 18 % background
-    assert skull_complaint(volume(box(64, 60))) == "18 % of the volume are at its minimum, expected 25 % or more"
+    assert skull_complaint(volume(box(64, 60))) == "18 % of the volume have the minimum value, expected at least 25 %"
     shifted = np.roll(box(64, 50), 7, axis=0)
     # one of six faces is touched by 50^2 of 64^2 voxels: 10.2 %
-    assert skull_complaint(volume(shifted)) == "10 % of its border are not background, expected up to 10 %"
+    assert skull_complaint(volume(shifted)) == "10 % of its border are not background, expected at most 10 %"
 
 
 def test_the_brightness_ratio_of_a_known_field():
@@ -75,7 +75,9 @@ def test_the_shipped_brains_pass_and_others_are_named_once(brain, caplog):
         data = check({"fixed": noisy, "moving": biased})
     assert data["fixed"] is noisy
     first, second = (record.getMessage() for record in caplog.records)
-    assert first.startswith("fixed: noisy.nii.gz does not look skull-stripped: 0 % of the volume are at its minimum")
+    assert first.startswith(
+        "fixed: noisy.nii.gz does not look skull-stripped: 0 % of the volume have the minimum value"
+    )
     assert second.startswith("moving: biased.nii.gz has a strong bias field: white matter is 1.7 times as bright")
     assert "\n" not in first + second
 
