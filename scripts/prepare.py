@@ -1,9 +1,10 @@
-"""A folder of brains, as images, label maps or both, brought to the space and the grid that ``brain.yaml`` expects.
+"""Brings a folder of brains to the space and the grid that ``brain.yaml`` expects.
 
     python -m scripts.prepare --dataset_dir DIR --output_dir OUT
 
-reads DIR/<subject>/t1.nii.gz and DIR/<subject>/seg.nii.gz, of which one may be missing, and writes files of the same
-names below OUT: skull-stripped as far as the label map says how, aligned to a template by an affine map, sampled once.
+reads DIR/<subject>/t1.nii.gz and DIR/<subject>/seg.nii.gz, of which one may be missing, and writes files with the same
+names below OUT. They are skull-stripped if the label map allows it, aligned to a template by an affine map, and sampled
+once.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ logger = logging.getLogger(__name__)
 
 IMAGE, LABEL = FILES = ("t1.nii.gz", "seg.nii.gz")
 MNI152_CENTER = (0.0, -18.0, 8.0)  # mm; with 96 x 112 x 96 voxels of 2 mm the grid of the shipped samples
-MIN_OVERLAP = 0.85  # Dice of brain and template; .91 to .96 where the alignment is right and CSF is in both
+MIN_OVERLAP = 0.85  # Dice of brain and template; .91 to .96 if the alignment is right and both include CSF
 
 
 @dataclass
 class Target:
-    """Where the brains are brought to.
+    """The space and the grid of the prepared brains.
 
     Args:
         template: a skull-stripped brain, shape (1, X, Y, Z), with a background of 0.
-        affine: voxel to world (RAS, mm) of the grid, 4x4.
-        shape: of the grid.
-        code: what NIfTI calls this world: "mni" or "aligned".
+        affine: voxel to world (RAS, mm) of the grid, shape (4, 4).
+        shape: the three sizes of the grid.
+        code: NIfTI's name for this world: "mni" or "aligned".
     """
 
     template: MetaTensor
@@ -56,10 +57,10 @@ class Target:
 
     @classmethod
     def of(cls, template: str, spacing: float, spatial_size: Sequence[int]) -> Target:
-        """A grid along the world's axes, around the brain of a template: "mni152" or a file.
+        """Make a grid along the axes of the world, around the brain of a template: "mni152" or a file.
 
         Raises:
-            InputError: when the template is not there, or the grid is none.
+            InputError: when the template does not exist, or a size is not positive.
         """
         if spacing <= 0 or min(spatial_size) < 1:
             raise InputError(f"--spacing {spacing:g} and --spatial_size {spatial_size}: expected numbers above 0.")
@@ -75,8 +76,8 @@ class Target:
 
         Args:
             image: shape (1, X, Y, Z), with a background of 0.
-            alignment: 4x4 map from the template's to the image's world.
-            label: whether it is a label map.
+            alignment: the map from the template's to the image's world, shape (4, 4).
+            label: whether ``image`` is a label map.
         """
         points = apply_affine(torch.linalg.solve(image.affine.double(), alignment @ self.affine), lattice(self.shape))
         values = sample(image.as_tensor().float(), points, "nearest" if label else "bilinear", fill=0)
@@ -86,10 +87,10 @@ class Target:
 def prepare_subjects(
     dataset_dir: Path, output_dir: Path, target: Target, affine: bool = True, bias_correction: bool = False
 ) -> None:
-    """Prepare every subject of a folder. Those that are done are skipped, those that fail are reported.
+    """Prepare every subject of a folder. Finished subjects are skipped, failures are reported.
 
     Raises:
-        InputError: when there are no subjects, or after the last of them when any failed.
+        InputError: when there are no subjects; after the last subject, when any has failed.
     """
     names = sorted({path.parent.name for file in FILES for path in dataset_dir.glob(f"*/{file}")})
     if not names:
@@ -111,9 +112,7 @@ def prepare_subjects(
         if IMAGE in results:
             check_brain(results[IMAGE], f"{name}/{IMAGE}")
         logger.info(f"{number}/{len(names)} {name}: {_describe_overlap(results, target)}")
-    logger.info(
-        f"prepared {len(names) - skipped - len(failed)}, skipped {skipped} that were done, failed {len(failed)}"
-    )
+    logger.info(f"prepared {len(names) - skipped - len(failed)}, skipped {skipped} finished, failed {len(failed)}")
     if failed:
         raise InputError(f"{len(failed)} of {len(names)} subjects failed: {', '.join(failed)}.")
 
@@ -123,12 +122,12 @@ def prepare_subject(
 ) -> dict[str, MetaTensor]:
     """Prepare one subject.
 
-    A label map loses SynthSeg's extra-cerebral ids (500 to 999); an image whose label map has any is cut to the rest.
-    A label map without an image is registered as an image with typical tissue intensities. The minimum of an image
+    SynthSeg's extra-cerebral ids (500 to 999) are removed from the label map and, if there are any, from the image. A
+    label map without an image is registered as an image with typical tissue intensities. The minimum of an image
     becomes 0.
 
     Returns:
-        the volumes on the target's grid, by the names of their files.
+        the volumes on the target's grid, by their file names.
 
     Raises:
         InputError: when a file is not usable, or cannot be registered.
@@ -144,7 +143,7 @@ def prepare_subject(
 
 
 def _read(folder: Path) -> dict[str, MetaTensor]:
-    """The volumes of a subject, the image's minimum at 0, without what the label map marks as extra-cerebral."""
+    """Read the volumes of a subject; set the image's minimum and everything extra-cerebral to 0."""
     paths = {file: folder / file for file in FILES if (folder / file).is_file()}
     volumes = {file: read_nifti(path, file.partition(".")[0], label=file == LABEL) for file, path in paths.items()}
     if IMAGE in volumes:
@@ -161,11 +160,11 @@ def _read(folder: Path) -> dict[str, MetaTensor]:
 
 
 def _describe_overlap(results: dict[str, MetaTensor], target: Target) -> str:
-    """Dice of the brain with the template's, which tells whether the alignment is right."""
+    """Compare the brain with the template's: a high Dice means that the alignment is right."""
     brain = results[IMAGE if IMAGE in results else LABEL] > 0
     template_brain = target.resample(target.template, torch.eye(4, dtype=torch.float64)) > 0
     dice = float(2 * (brain & template_brain).sum() / (brain.sum() + template_brain.sum()))
-    return f"overlap with the template {dice:.3f}" + (", look at this one" if dice < MIN_OVERLAP else "")
+    return f"overlap with the template {dice:.3f}" + (", check this one" if dice < MIN_OVERLAP else "")
 
 
 def _write(results: dict[str, MetaTensor], folder: Path, code: str) -> None:
@@ -181,7 +180,7 @@ def _write(results: dict[str, MetaTensor], folder: Path, code: str) -> None:
 
 
 def _mni152() -> MetaTensor:
-    """The MNI152 template of nilearn, 1 mm, skull-stripped."""
+    """Load nilearn's MNI152 template, 1 mm, skull-stripped."""
     try:
         from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
     except ImportError as error:
@@ -200,7 +199,7 @@ def _background_at_zero(image: MetaTensor) -> MetaTensor:
 
 
 def _brain_center(image: MetaTensor) -> torch.Tensor:
-    """The world point in the middle of the box around everything above the background."""
+    """Return the centre of the bounding box of everything above the background, in world coordinates."""
     inside = torch.nonzero(image.as_tensor()[0] > 0).double()
     return apply_affine(image.affine, (inside.amin(0) + inside.amax(0)) / 2)
 
@@ -209,17 +208,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset_dir", type=Path, required=True, help="holds a folder a subject")
+    parser.add_argument("--dataset_dir", type=Path, required=True, help="folder with one folder per subject")
     parser.add_argument("--output_dir", type=Path, required=True)
-    parser.add_argument("--template", default="mni152", help="mni152 (of nilearn) or a skull-stripped T1 image")
-    parser.add_argument("--spacing", type=float, default=2.0, help="of the voxels, in mm")
-    parser.add_argument("--spatial_size", type=int, nargs=3, default=(96, 112, 96), help="in voxels")
+    parser.add_argument("--template", default="mni152", help="mni152 (from nilearn) or a skull-stripped T1 image")
+    parser.add_argument("--spacing", type=float, default=2.0, help="size of the voxels, in mm")
+    parser.add_argument("--spatial_size", type=int, nargs=3, default=(96, 112, 96), help="size of the grid, in voxels")
     parser.add_argument("--bias_correction", action="store_true", help="N4, for images with a strong bias field")
     parser.add_argument(
         "--affine",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="align to the template, or trust the files",
+        help="align to the template by an affine map; otherwise trust the files",
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")

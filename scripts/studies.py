@@ -1,9 +1,9 @@
-"""The studies of the paper as commands: each trains and evaluates by the configs, and ends in a table and a plot.
+"""Commands for the studies of the paper. Each trains and evaluates with the configs, and writes a table and a plot.
 
     python -m scripts.studies data_efficiency --dataset_dir DIR --limits 1 5 25% 100% --output_dir OUT
     python -m scripts.studies domain_shift --datasets DIR_A DIR_B --output_dir OUT
 
-A study that was interrupted goes on when the same command is run again.
+An interrupted study continues when the same command runs again.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Result = dict[str, Any]
 
 
 class Study:
-    """Trains and evaluates methods: ``gradirn`` is ``train.yaml`` as it stands, others are the name of an overlay.
+    """Trains and evaluates methods: ``gradirn`` is ``train.yaml`` itself, other methods are names of overlays.
 
     Args:
-        output_dir: where each training and evaluation has a folder of its own.
-        overlays: of all methods, such as ``hippocampus``.
-        train_options: of ``train.yaml``, as on its command line.
-        evaluate_options: of ``evaluate.yaml``.
+        output_dir: where each training and each evaluation has its own folder.
+        overlays: overlays for all methods, such as ``hippocampus``.
+        train_options: command-line options for ``train.yaml``.
+        evaluate_options: command-line options for ``evaluate.yaml``.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Study:
         self.evaluate_options = list(evaluate_options)
 
     def train(self, name: str, method: str, dataset_dir: str, *options: str) -> Path:
-        """Train, or go on where it was left; returns the weights."""
+        """Train, or continue an interrupted training; return the path of the weights."""
         folder = self.output_dir / name / "train"
         self._run(
             ["train", *self._methods_overlays(method)],
@@ -63,7 +63,7 @@ class Study:
         return folder / "model.pt"
 
     def evaluate(self, name: str, method: str, dataset_dir: str, weights: Path) -> Result:
-        """Means over the pairs of a data set's test subjects."""
+        """Return the means over the pairs of a data set's test subjects."""
         folder = self.output_dir / name
         self._run(
             ["evaluate", *self._methods_overlays(method)],
@@ -95,14 +95,14 @@ class Study:
         files = [str(Path(BUNDLE_ROOT) / "configs" / f"{config}.yaml") for config in configs]
         for file in files:
             if not Path(file).is_file():
-                raise InputError(f"{file} does not exist: expected a method or overlay that is a file in configs/.")
+                raise InputError(f"{file} does not exist: expected a method or an overlay with a file in configs/.")
         command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", str(files), *options]
         if subprocess.run(command).returncode != 0:
             raise InputError(f"a step of the study failed, see above: {shlex.join(command)}")
 
 
 def data_efficiency(study: Study, methods: Sequence[str], dataset_dir: str, limits: Sequence[str]) -> None:
-    """Train on ever more subjects, in epochs of one length, and evaluate on the test subjects."""
+    """Train on more and more subjects, with equally long epochs, and evaluate on the test subjects."""
     results = []
     for method in methods:
         for limit in limits:
@@ -114,10 +114,10 @@ def data_efficiency(study: Study, methods: Sequence[str], dataset_dir: str, limi
 
 
 def domain_shift(study: Study, methods: Sequence[str], datasets: Sequence[str]) -> None:
-    """Train on each data set, and evaluate on the test subjects of every one: the same pairs for all trainings."""
+    """Train on each data set, and evaluate on the test subjects of all: the same pairs for all trainings."""
     names = [Path(dataset).resolve().name for dataset in datasets]
     if len(set(names)) < 2 or len(set(names)) < len(names):
-        raise InputError(f"--datasets are {', '.join(names)}: expected two or more folders of different names.")
+        raise InputError(f"--datasets are {', '.join(names)}: expected two or more folders with different names.")
     results = []
     for method in methods:
         for trained_on, dataset_dir in zip(names, datasets):
@@ -129,7 +129,7 @@ def domain_shift(study: Study, methods: Sequence[str], datasets: Sequence[str]) 
 
 
 def _plot_lines(results: Sequence[Result], limits: Sequence[str]) -> Any:
-    """Dice and folding against the number of training subjects, a line a method."""
+    """Plot Dice and folding against the number of training subjects, one line per method."""
     figure, (dice, folding) = _axes()
     for method, rows in _by(results, "method"):
         for axis, key in ((dice, "dice"), (folding, "folding_percent")):
@@ -144,7 +144,7 @@ def _plot_lines(results: Sequence[Result], limits: Sequence[str]) -> Any:
 
 
 def _plot_bars(results: Sequence[Result], names: Sequence[str]) -> Any:
-    """Dice and folding on each data set, a bar for each method and training set."""
+    """Plot Dice and folding on each data set, one bar per method and training set."""
     figure, axes = _axes()
     series = list(_by(results, "method", "trained on"))
     for index, (label, rows) in enumerate(series):
@@ -170,7 +170,7 @@ def _axes() -> tuple[Any, Any]:
 
 
 def _by(results: Sequence[Result], *keys: str) -> Iterator[tuple[str, list[Result]]]:
-    """Results of one value of these keys after the other, with a label."""
+    """Group results by the values of these keys; yield the label and the results of each group."""
     for label in dict.fromkeys(" ".join(result[key] for key in keys) for result in results):
         yield label, [result for result in results if " ".join(result[key] for key in keys) == label]
 
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m scripts.studies", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="study", required=True)
-    efficiency = commands.add_parser("data_efficiency", help="few training subjects")
+    efficiency = commands.add_parser("data_efficiency", help="train on few subjects")
     efficiency.add_argument("--dataset_dir", required=True)
     efficiency.add_argument("--limits", nargs="+", required=True, help="numbers or percentages: 1 5 25%% 100%%")
     shift = commands.add_parser("domain_shift", help="train on one data set, test on another")
@@ -193,9 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for command in (efficiency, shift):
         command.add_argument("--output_dir", required=True, type=Path)
         command.add_argument("--methods", nargs="+", default=["gradirn"], help="gradirn, voxelmorph, published")
-        command.add_argument("--overlays", nargs="+", default=[], help="of all methods: hippocampus or brain")
-        command.add_argument("--train_options", default="", help="of train.yaml, one text: '--max_epochs 20 ...'")
-        command.add_argument("--evaluate_options", default="", help="of evaluate.yaml, likewise")
+        command.add_argument("--overlays", nargs="+", default=[], help="overlays for all methods: hippocampus or brain")
+        command.add_argument(
+            "--train_options", default="", help="options for train.yaml, in one text: '--max_epochs 20 ...'"
+        )
+        command.add_argument("--evaluate_options", default="", help="options for evaluate.yaml, in one text")
     options = parser.parse_args(arguments)
     study = Study(
         options.output_dir.expanduser().resolve(),

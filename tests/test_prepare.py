@@ -103,7 +103,7 @@ def test_one_failure_does_not_stop_the_others_and_what_is_done_is_skipped(subjec
     assert files == ["a", "a/seg.nii.gz", "a/t1.nii.gz", "c", "c/t1.nii.gz"]
     stamps = [(out / file).stat().st_mtime_ns for file in files]
     run()
-    assert "prepared 0, skipped 2 that were done, failed 1" in caplog.text
+    assert "prepared 0, skipped 2 finished, failed 1" in caplog.text
     assert [(out / file).stat().st_mtime_ns for file in files] == stamps
 
 

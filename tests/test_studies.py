@@ -79,7 +79,7 @@ def test_domain_shift_tests_each_training_on_every_data_set(calls, tmp_path):
 
 
 def test_bad_input(tmp_path):
-    with pytest.raises(InputError, match="--datasets are a, a: expected two or more folders of different names"):
+    with pytest.raises(InputError, match="--datasets are a, a: expected two or more folders with different names"):
         main(["domain_shift", "--datasets", "x/a", "y/a", "--output_dir", str(tmp_path)])
     arguments = ["data_efficiency", "--dataset_dir", "D", "--limits", "1", "--methods", "elastix"]
     with pytest.raises(InputError, match=r"configs/elastix.yaml does not exist: expected a method or overlay"):

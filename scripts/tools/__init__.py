@@ -1,1 +1,1 @@
-"""Tools of the repository, which are no part of a release."""
+"""Tools of the repository, which are not part of a release."""

@@ -1,4 +1,4 @@
-"""The learning curves of the shipped weights, from the TensorBoard files that ``models/train.sh`` leaves behind.
+"""Draws the learning curves of the shipped weights, from the TensorBoard files that ``models/train.sh`` writes.
 
 python -m scripts.tools.curves
 """
@@ -17,7 +17,7 @@ from ..support.files import replace_file
 
 __all__ = ["draw_curves", "main", "read_curve"]
 
-TRAININGS = {  # one after the other, each from the weights of the one before
+TRAININGS = {  # in order; each starts from the weights of the one before
     "cardiac": tuple(f"cardiac_{number}" for number in range(1, 8)),
     "hippocampus": ("hippocampus_first", "hippocampus"),
     "brain": ("brain",),
@@ -28,14 +28,14 @@ Curve = tuple[list[int], list[float]]
 
 
 def read_curve(training: Path, tag: str) -> Curve:
-    """Epochs and values of a scalar in ``training/tensorboard``.
+    """Read epochs and values of a scalar from ``training/tensorboard``.
 
     Raises:
-        InputError: when there is none.
+        InputError: when there is no such scalar.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # slow to import
 
-    for path in sorted((training / "tensorboard").glob("events.*")):  # each writer has a file of its own
+    for path in sorted((training / "tensorboard").glob("events.*")):  # each writer has its own file
         events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
         if tag in events.Tags()["scalars"]:
             values = events.Scalars(tag)
@@ -44,11 +44,11 @@ def read_curve(training: Path, tag: str) -> Curve:
 
 
 def draw_curves(weights_dir: Path, path: Path) -> None:
-    """Draw a column a model: loss and validation Dice over the epochs of its trainings, counted through.
+    """Draw one column per model: loss and validation Dice over the epochs of all its trainings.
 
     Args:
-        weights_dir: the folder of the trainings' output folders.
-        path: the PNG to write.
+        weights_dir: the folder with the output folders of the trainings.
+        path: the PNG file to write.
     """
     from matplotlib.figure import Figure
 
@@ -63,7 +63,7 @@ def draw_curves(weights_dir: Path, path: Path) -> None:
                 axis.plot([start + epoch for epoch in epochs], values, f"C{index}.-", markersize=4, linewidth=1)
                 axis.grid(alpha=0.3)
             start += curves["loss"][0][-1]
-        column[-1].set(xlabel="epoch", xlim=(0, None))  # after the curves, which it would else not show
+        column[-1].set(xlabel="epoch", xlim=(0, None))  # after the curves, otherwise it would hide them
     for axis, label in zip(axes[:, 0], ROWS.values()):
         axis.set_ylabel(label)
     replace_file(path, lambda temporary: figure.savefig(temporary, format="png"))

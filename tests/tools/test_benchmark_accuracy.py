@@ -136,7 +136,7 @@ def test_what_is_missing_is_said_in_one_line(tmp_path):
         missing, networks={"net": replace(TASKS["cardiac"].networks["VoxelMorph"], weights="no/model.pt")}
     )
     methods = methods_of(missing, tmp_path, {})
-    with pytest.raises(UnavailableError, match=r"pip install -r requirements-benchmark.txt brings other"):
+    with pytest.raises(UnavailableError, match=r"pip install -r requirements-benchmark.txt installs other"):
         methods["other"]()
     with pytest.raises(
         UnavailableError, match=r"no/model.pt does not exist: models/train.sh cardiac_voxelmorph makes it"

@@ -1,1 +1,1 @@
-"""Measurements of speed and memory: ``python -m scripts.tools.benchmark speed`` and ``... memory``."""
+"""Benchmarks of accuracy, speed, memory and growth: ``python -m scripts.tools.benchmark --help``."""

@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: speed and memory and how they grow, accuracy against other tools."""
+"""Command line of the benchmarks: speed, memory, their growth, and accuracy compared with other tools."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ from .tasks import TASKS
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.tools.benchmark", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    speed = commands.add_parser("speed", help="evaluation of the published configuration, interleaved")
+    speed = commands.add_parser(
+        "speed", help="seconds of evaluations and training steps of the published configuration"
+    )
     speed.add_argument("--runs", type=int, default=7)
-    memory = commands.add_parser("memory", help="peak memory of one training step, a process for each variant")
+    memory = commands.add_parser("memory", help="peak memory of one training step, with one process per variant")
     memory.add_argument("--size", type=int, default=64, help="side of the cube")
     memory.add_argument("--variant", choices=MEMORY_VARIANTS, help=argparse.SUPPRESS)
     growth = commands.add_parser("growth", help="time and peak memory over sizes, batches and steps")
@@ -33,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command.add_argument("--threads", type=int, default=1)
         command.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     _add_accuracy(
-        commands.add_parser("accuracy", help="every method on the same pairs, one thread; goes on if stopped")
+        commands.add_parser(
+            "accuracy", help="every method on the same pairs, on one thread; continues if it was stopped"
+        )
     )
     options = parser.parse_args(arguments)
     torch.set_num_threads(getattr(options, "threads", 1))
@@ -59,17 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _add_accuracy(parser: argparse.ArgumentParser) -> None:
     data = Path(BUNDLE_ROOT).parent / "shared" / "data"
     parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--data", type=Path, default=data, help="folder with the data sets (default: %(default)s)")
     parser.add_argument(
-        "--data", type=Path, default=data, help="folder that holds the data sets (default: %(default)s)"
+        "--methods", default="", help="only methods with one of these texts in their names: 'greedy,syn'"
     )
-    parser.add_argument("--methods", default="", help="only those with one of these texts in their names: 'greedy,syn'")
-    parser.add_argument("--pairs", type=int, help="only the first ones")
+    parser.add_argument("--pairs", type=int, help="only the first pairs")
     parser.add_argument(
         "--network",
         action="append",
         default=[],
         metavar="NAME=WEIGHTS[,OVERLAY.yaml...][,KEY=VALUE...]",
-        help="one more network, with overlays of evaluate.yaml and overrides; may be repeated",
+        help="a further network, with overlays of evaluate.yaml and overrides; may be repeated",
     )
     parser.add_argument("--output_dir", type=Path, help="default: eval/accuracy/TASK")
     parser.add_argument("--fresh", action="store_true", help="measure the chosen methods again")

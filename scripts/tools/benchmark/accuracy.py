@@ -1,8 +1,8 @@
-"""Every registration method on the same preprocessed pairs of a task: overlap, folding, time and memory.
+"""Measures every registration method on the same preprocessed pairs of a task: overlap, folding, time and memory.
 
-Pair by pair, one method after the other in one process on one thread. What is measured lies in ``pairs.csv``, a row a
-method and pair; what is there already is not measured again unless the method or its weights changed, so an
-interrupted run goes on, and a method that comes later costs only itself. The tables show all methods in that file.
+One process on one thread registers pair by pair, with one method after the other. ``pairs.csv`` has one row per method
+and pair. A row that exists is not measured again unless the method or its weights have changed; therefore an
+interrupted run continues, and a new method does not repeat the others. The tables show all methods in that file.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ MEASURES = ("dice.after.", "folding.whole_grid.")
 
 
 class PairMeasures:
-    """Pairs on the grid of the networks, and what ``evaluate.yaml`` measures there.
+    """Loads pairs on the grid of the networks, and measures them as ``evaluate.yaml`` does.
 
     Args:
-        name: of the task.
-        data: the folder that holds the data sets.
+        name: name of the task.
+        data: the folder with the data sets.
     """
 
     def __init__(self, name: str, data: Path) -> None:
@@ -52,12 +52,12 @@ class PairMeasures:
         self.to_grid = ResampleToMatchd("label_fixed", key_dst="fixed", mode="nearest", padding_mode="zeros")
 
     def load(self, pair: Mapping[str, str]) -> dict[Hashable, Any]:
-        """The preprocessed pair, with the network's grid in the place of the fixed image's own."""
+        """Preprocess a pair; the grid of the network replaces the grid of the fixed image."""
         data = self.to_grid(self.preprocess(pair))
         return {**data, "native_fixed": data["fixed"], "image": convert_to_tensor(data["image"], track_meta=False)}
 
     def measure(self, data: Mapping[Hashable, Any], ddf: torch.Tensor) -> Row:
-        """Dice of the moving label warped once from its own grid, and folding of the whole grid."""
+        """Measure the Dice of the moving label, warped once from its own grid, and folding on the whole grid."""
         if not torch.isfinite(ddf).all():
             raise InputError(f"{data['name']}: a displacement is not finite.")
         measures = flatten(self.measure_native({**data, "ddf": ddf})["metrics"], self.label_names)
@@ -65,14 +65,14 @@ class PairMeasures:
 
 
 class Benchmark:
-    """Measures what is missing in ``pairs.csv`` and writes the tables and plots.
+    """Measures the rows that are missing in ``pairs.csv``, and writes the tables and plots.
 
     Args:
-        name: of the task.
-        data: the folder that holds the data sets.
-        networks: further ones, as :func:`parse_network` takes them.
-        output_dir: where to.
-        num_pairs: only the first ones.
+        name: name of the task.
+        data: the folder with the data sets.
+        networks: further networks, in the form that :func:`parse_network` reads.
+        output_dir: the folder to write to.
+        num_pairs: use only this many pairs, the first ones.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Benchmark:
         self.rows: dict[tuple[str, str], Row] = {}
 
     def run(self, wanted: Sequence[str] = ("",), fresh: bool = False) -> None:
-        """Measure those methods with one of the wanted texts in their names.
+        """Measure the methods with one of the wanted texts in their names; with ``fresh``, also those measured before.
 
         Raises:
             InputError: when no method can run, or the output folder cannot be written to.
@@ -135,7 +135,7 @@ class Benchmark:
         return methods
 
     def _warm_up(self, method: Method, data: Mapping[Hashable, Any]) -> None:
-        """Register one slice, or every second voxel of a volume: enough to load libraries."""
+        """Register one slice, or every second voxel of a volume, to load the libraries before the measurement."""
         image = data["image"]
         method.register(image[..., :1] if self.measures.spatial_dims == 2 else image[:, ::2, ::2, ::2])
 
@@ -152,13 +152,13 @@ class Benchmark:
         return float(run_apart("accuracy", self.name, "--memory_of", name, "--data", str(self.data), *networks))
 
     def _known_rows(self) -> dict[tuple[str, str], Row]:
-        """What was measured before, by method and pair, less that of methods which have changed."""
+        """Return the rows that were measured before, by method and pair, without methods that have changed."""
         rows = read_rows(self.path) if self.path.is_file() else []
         fitting = [row for row in rows if row["digest"] == self.digests.get(row["method"], row["digest"])]
         return {(row["method"], row["pair"]): row for row in fitting}
 
     def _record(self, row: Row) -> None:
-        """Add a row to those in the file, where another run may have put some of other methods meanwhile."""
+        """Add a row to the file, to which another run may have added rows of other methods in the meantime."""
         self.rows = self._known_rows() | self.rows | {(row["method"], row["pair"]): row}
         self._write(self.rows)
 
@@ -167,14 +167,14 @@ class Benchmark:
         replace_file(self.path, lambda path: write_csv(list(rows.values()), list(columns), path))
 
     def _complete_methods(self) -> dict[str, list[Row]]:
-        """The rows of each method that has all pairs, in order of the pairs."""
+        """Return the rows of each method that has all pairs, in the order of the pairs."""
         names = dict.fromkeys((*self.declared, *(method for method, _ in self.rows)))
         found = {name: [self.rows.get((name, pair["name"])) for pair in self.pairs] for name in names}
         return {name: [row for row in rows if row] for name, rows in found.items() if all(rows)}
 
 
 def first_pair_peak(name: str, data: Path, networks: Sequence[str], method: str) -> float:
-    """MiB between the memory this process holds and its peak while one method registers the first pair (Linux)."""
+    """Return the growth of memory to its peak while a method registers the first pair, in MiB (Linux)."""
     measures = PairMeasures(name, data)
     prepared = methods_of(TASKS[name], data, dict(map(parse_network, networks)))[method]()
     image = measures.load(measures.pairs[0])["image"]
@@ -182,7 +182,7 @@ def first_pair_peak(name: str, data: Path, networks: Sequence[str], method: str)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """What ``pairs.csv`` holds, numbers as such and None where a cell is empty."""
+    """Read ``pairs.csv``, with numbers as numbers and empty cells as None."""
     with path.open(newline="") as file:
         return [{key: _value(key, text) for key, text in row.items()} for row in csv.DictReader(file)]
 

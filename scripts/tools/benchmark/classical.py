@@ -1,8 +1,8 @@
-"""Registration by optimisation, with other tools: from two images to a displacement.
+"""Registration with classical tools: from two images to a displacement.
 
-Each function takes the fixed and the moving image, arrays of one shape (X, Y) or (X, Y, Z) in [0, 1], and returns the
-ddf in voxels of that grid, (2, X, Y) or (3, X, Y, Z), pull-back: warped(x) = moving(x + ddf(x)). The tools see a grid
-of unit spacing at the origin, so that a voxel is their millimetre and i, j, k are their x, y, z.
+Each function takes the fixed and the moving image, arrays of the same shape (X, Y) or (X, Y, Z) in [0, 1], and returns
+the ddf in voxels of that grid, (2, X, Y) or (3, X, Y, Z), pull-back: warped(x) = moving(x + ddf(x)). The tools get a
+grid with unit spacing at the origin, so that a voxel is their millimetre and i, j, k are their x, y, z.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ...images.alignment import one_itk_thread
 
 __all__ = ["bspline", "demons", "greedy", "syn", "unregistered"]
 
-SHRINK_FACTORS = (4, 2, 1)  # of the three levels, coarse to fine
+SHRINK_FACTORS = (4, 2, 1)  # for the three levels, coarse to fine
 
 
 def unregistered(fixed: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """No displacement: what the preprocessing leaves to do."""
+    """Return no displacement: the state after preprocessing."""
     return np.zeros((fixed.ndim, *fixed.shape), dtype=np.float32)
 
 
@@ -33,7 +33,7 @@ def greedy(fixed: np.ndarray, moving: np.ndarray, options: str) -> np.ndarray:
     Args:
         fixed: see above.
         moving: see above.
-        options: of its command line; ``-s`` in ``vox``. The warp is kept as it is (``-wp 0``), not rounded to 0.1.
+        options: command-line options, with ``-s`` in ``vox``. The warp is not rounded to 0.1 (``-wp 0``).
     """
     from picsl_greedy import Greedy2D, Greedy3D
 
@@ -51,9 +51,10 @@ def demons(
     Args:
         fixed: see above.
         moving: see above.
-        sigma: of the Gaussian that smooths the displacement after every iteration, in voxels of the level.
-        iterations: of each level, coarse to fine.
-        match_histograms: give the moving image the grey values of the fixed one first.
+        sigma: standard deviation of the Gaussian that smooths the displacement after every iteration, in voxels of the
+            level.
+        iterations: number of iterations on each level, coarse to fine.
+        match_histograms: first match the grey values of the moving image to those of the fixed image.
     """
     with one_itk_thread():
         target, source = _to_itk(fixed), _to_itk(moving)
@@ -76,8 +77,9 @@ def bspline(fixed: np.ndarray, moving: np.ndarray, spacing: float, iterations: i
     Args:
         fixed: see above.
         moving: see above.
-        spacing: of the control points on the finest level, about, in voxels; it doubles with each coarser one.
-        iterations: of each level at most.
+        spacing: approximate spacing of the control points on the finest level, in voxels; it doubles with each coarser
+            level.
+        iterations: largest number of iterations on each level.
     """
     with one_itk_thread():
         target, source = _to_itk(fixed), _to_itk(moving)
@@ -102,10 +104,10 @@ def syn(fixed: np.ndarray, moving: np.ndarray, radius: int, iterations: Sequence
     Args:
         fixed: see above.
         moving: see above.
-        radius: of the window of the correlation, in voxels.
-        iterations: of each level at most, coarse to fine.
+        radius: radius of the window of the correlation, in voxels.
+        iterations: largest number of iterations on each level, coarse to fine.
     """
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"  # read when its ITK runs for the first time
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"  # read when ANTs' ITK runs for the first time
     import ants
 
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +121,7 @@ def syn(fixed: np.ndarray, moving: np.ndarray, radius: int, iterations: Sequence
             reg_iterations=tuple(iterations),
             outprefix=f"{folder}/",
         )
-        # the warp, then the identity
+        # the transforms are the warp and the identity
         return np.moveaxis(ants.image_read(result["fwdtransforms"][0]).numpy(), -1, 0)
 
 
@@ -128,7 +130,7 @@ def _to_itk(array: np.ndarray) -> sitk.Image:
 
 
 def _from_itk(field: sitk.Image) -> np.ndarray:
-    """(d, *spatial), as ITK's arrays have the axes in reverse, the components last and in order x, y, z."""
+    """Convert to (d, *spatial): ITK's arrays have reversed axes, with the components x, y, z last."""
     return np.ascontiguousarray(sitk.GetArrayFromImage(field).T, dtype=np.float32)
 
 
@@ -140,7 +142,7 @@ def _shrink(image: sitk.Image, factor: int) -> sitk.Image:
 
 
 def _resample_field(field: sitk.Image, level: sitk.Image) -> Any:
-    """A displacement on the grid of another level; its unit is that of the world, and stays."""
+    """Resample a displacement to the grid of another level; it is in world units, so its values stay the same."""
     resampler = sitk.ResampleImageFilter()
     resampler.SetReferenceImage(level)
     resampler.SetUseNearestNeighborExtrapolator(True)

@@ -1,4 +1,4 @@
-"""Speed and training memory; every figure is a ratio to the straightforward reference, measured in one run."""
+"""Speed and training memory, compared with the straightforward reference in the same run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEMORY_VARIANTS = ("reference", "gradirn", "gradirn_checkpoint")
 
 
 def print_speed(runs: int, device: str) -> None:
-    """Median seconds of evaluations and training steps, and how many times the speed of the reference in float32."""
+    """Print median seconds of evaluations and training steps, and how many times faster than the reference they are."""
     print(f"{describe_machine(device)}\n")
     print("| | reference, s | GraDIRN, s | times faster | bfloat16, s | times faster |")
     print("|---|---|---|---|---|---|")
@@ -57,7 +57,7 @@ def _has_bfloat16(device: str) -> bool:
 
 
 def interleaved_medians(calls: Sequence[Callable[[], Any]], runs: int, device: str = "cpu") -> list[float]:
-    """Median seconds of each call, called in turn ``runs`` times after one warm-up round."""
+    """Return the median seconds of each call; all are called in turn, ``runs`` times after one warm-up round."""
     found: list[list[float]] = [[] for _ in calls]
     for run in range(runs + 1):
         for call, times in zip(calls, found):
@@ -69,7 +69,7 @@ def interleaved_medians(calls: Sequence[Callable[[], Any]], runs: int, device: s
 
 
 def print_memory(size: int, threads: int, device: str) -> None:
-    """Growth of the peak over one training step, and its ratio to the reference's."""
+    """Print the peak memory of one training step, and its ratio to that of the reference."""
     print(f"{describe_machine(device)}\n\n| training step, 3D {size}^3, float32 | peak, MiB | of the reference |")
     print("|---|---|---|")
     peaks: dict[str, float] = {}
@@ -80,9 +80,9 @@ def print_memory(size: int, threads: int, device: str) -> None:
 
 
 def training_peak(variant: str, size: int, device: str) -> float:
-    """MiB between the memory this process holds and its peak in one training step (Linux).
+    """Return the growth of this process's memory to its peak in one training step, in MiB (Linux).
 
-    A small step before loads the libraries.
+    A small step before the measurement loads the libraries.
     """
     network, reference = _networks(3, device, checkpoint_steps=variant.endswith("checkpoint"))
     chosen = reference if variant == "reference" else network

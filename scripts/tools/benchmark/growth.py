@@ -1,4 +1,4 @@
-"""How time and memory grow with the size of the image, the batch and the number of steps."""
+"""Growth of time and memory with the size of the image, the batch and the number of steps."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ __all__ = ["CASES", "Case", "exponent", "largest_cube", "measure", "write_growth
 
 LEVELS = 3
 EVALUATION_GIB, TRAINING_GIB = 8.0, 24.0
-SHORT = 5.0  # seconds: what takes less is measured three times
+SHORT = 5.0  # seconds; shorter cases are measured three times
 
 
 @dataclass(frozen=True)
 class Case:
-    """One point of a series, of the published configuration.
+    """One point of a series, with the published configuration.
 
     Args:
         series: what grows: ``2D size``, ``3D size``, ``2D batch``, ``2D steps``, ...
         spatial_dims: 2 or 3.
-        size: side of the square or cube.
-        batch: pairs at once.
-        repeats: of the block of each of three levels.
-        training: a training step, where ``checkpoint`` recomputes every step; otherwise an evaluation.
-        checkpoint: see ``training``.
+        size: side of the square or cube, in voxels.
+        batch: number of pairs.
+        repeats: number of repeats of the block of each of the three levels.
+        training: measure a training step; otherwise an evaluation.
+        checkpoint: in a training step, recompute the activations of every step.
     """
 
     series: str
@@ -50,7 +50,7 @@ class Case:
 
     @property
     def grown(self) -> int:
-        """What the series is about."""
+        """The number that grows along the series."""
         if self.series.endswith("batch"):
             return self.batch
         return LEVELS * self.repeats if self.series.endswith(" steps") else self.voxels
@@ -70,7 +70,7 @@ CASES = [
 
 
 def measure(case: Case, device: str) -> dict[str, float]:
-    """Seconds, the least of three where it is short, and peak MiB of this process beyond what it held before."""
+    """Measure seconds (the shortest of three runs for short cases) and the growth of memory to its peak, in MiB."""
     torch.manual_seed(0)
     network = GraDIRN(case.spatial_dims, num_repeats=(case.repeats,) * LEVELS, checkpoint_steps=case.checkpoint)
     network = network.to(device)
@@ -84,20 +84,20 @@ def measure(case: Case, device: str) -> dict[str, float]:
 
 
 def exponent(cases: Sequence[Case], values: Sequence[float]) -> float:
-    """p of value ~ grown^p, by least squares of the logarithms over the larger half of the series."""
+    """Fit p in value ~ grown^p, by least squares of the logarithms over the larger half of the series."""
     tail = slice(len(cases) // 2 - (len(cases) % 2 == 0), None)
     grown = np.log([case.grown for case in cases[tail]])
     return float(np.polyfit(grown - grown.mean(), np.log(values[tail]), 1)[0])
 
 
 def largest_cube(cases: Sequence[Case], peaks: Sequence[float], gib: float) -> int:
-    """Side of the cube whose peak, proportional to its voxels as that of the largest measured one, is ``gib``."""
+    """Return the side of the cube with a peak of ``gib``, by proportion from the largest measured cube."""
     mib_per_voxel = peaks[-1] / cases[-1].voxels
     return int((gib * 1024 / mib_per_voxel) ** (1 / 3))
 
 
 def write_growth(output_dir: Path, threads: int, device: str) -> None:
-    """Measure every case in a process of its own; write ``growth.md`` and ``growth.png``, and print the table."""
+    """Measure every case in a separate process; write ``growth.md`` and ``growth.png``, and print the table."""
     results: dict[Case, dict[str, float]] = {}
     for case in CASES:
         results[case] = _measure_apart(case, threads, device)
@@ -121,7 +121,7 @@ def _run(case: Case, network: GraDIRN, image: torch.Tensor) -> float:
 
 
 def _measure_apart(case: Case, threads: int, device: str) -> dict[str, float]:
-    """The peak, and in a second process, which may keep what it frees, the seconds."""
+    """Measure the peak, and the seconds in a second process, which may keep the memory that it frees."""
     arguments = ("growth", "--case", str(CASES.index(case)), "--threads", str(threads), "--device", device)
     return json.loads(run_apart(*arguments)) | {"seconds": json.loads(run_apart(*arguments, environment={}))["seconds"]}
 
@@ -133,7 +133,7 @@ def _by_series(results: dict[Case, dict[str, float]]) -> dict[str, list[Case]]:
 
 
 def _table(results: dict[Case, dict[str, float]], machine: str) -> str:
-    lines = [f"{machine}; the published configuration, float32.", ""]
+    lines = [f"{machine}; the published configuration in float32.", ""]
     lines += ["| what grows | size | batch | steps | seconds | peak MiB |", "|---|---|---|---|---|---|"]
     for case, found in results.items():
         size = "x".join([str(case.size)] * case.spatial_dims)
@@ -144,7 +144,7 @@ def _table(results: dict[Case, dict[str, float]], machine: str) -> str:
     for name, cases in _by_series(results).items():
         powers = [exponent(cases, [results[case][key] for case in cases]) for key in ("seconds", "peak_mib")]
         lines.append(f"| {name} | {powers[0]:.2f} | {powers[1]:.2f} |")
-    lines += ["", "n: voxels, pairs or steps; fitted to the larger half of each series.", ""]
+    lines += ["", "n is the number of voxels, pairs or steps; p is fitted to the larger half of each series.", ""]
     for name, gib in (
         ("3D size", EVALUATION_GIB),
         ("3D training size", TRAINING_GIB),
@@ -153,7 +153,8 @@ def _table(results: dict[Case, dict[str, float]], machine: str) -> str:
         cases = _by_series(results)[name]
         side = largest_cube(cases, [results[case]["peak_mib"] for case in cases], gib)
         lines.append(
-            f"- {name}: a cube of {side} voxels a side fits into {gib:.0f} GiB, from the largest measured one."
+            f"- {name}: a cube of {side} voxels per side fits into {gib:.0f} GiB, by proportion from the largest "
+            "measured cube."
         )
     return "\n".join(lines) + "\n"
 

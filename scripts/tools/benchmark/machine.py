@@ -1,4 +1,4 @@
-"""What a process has used of the machine it runs on."""
+"""Time and memory that a process uses, and the machine it runs on."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ import torch
 
 __all__ = ["cpu_seconds", "describe_machine", "peak_growth", "run_apart", "seconds", "wall_seconds"]
 
-# glibc: give freed blocks back at once, so that the peak is that of what is alive and repeats from run to run; it takes
+# glibc: return freed blocks at once, so that the peak counts only memory in use and repeats from run to run; this takes
 # up to twice the time
 RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 def cpu_seconds() -> float:
-    """User and system time of this process and its ended children so far, in seconds."""
+    """Return the user and system time of this process and its finished children, in seconds."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def wall_seconds(device: str) -> float:
-    """The clock on the wall, on a GPU once it has done all it was given."""
+    """Return the time of the clock; on a GPU, wait first until it has finished its work."""
     if device != "cpu":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def seconds(device: str) -> float:
-    """What this process has used of the CPU, which a busy machine changes little, or :func:`wall_seconds` on a GPU."""
+    """Return CPU seconds, which depend little on how busy the machine is, or :func:`wall_seconds` on a GPU."""
     return cpu_seconds() if device == "cpu" else wall_seconds(device)
 
 
 def peak_growth(call: Callable[[], Any], device: str = "cpu") -> float:
-    """MiB between the memory that this process holds and its peak while it makes a call (Linux)."""
+    """Return the growth of this process's memory to its peak during a call, in MiB (Linux)."""
     if device != "cpu":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         call()
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     held = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     call()
     return _resident("VmHWM") - held
 
 
 def run_apart(*arguments: str, environment: Mapping[str, str] = RETURN_FREED_MEMORY) -> str:
-    """The last line that ``python -m scripts.tools.benchmark`` prints in a process of its own, with its own peak."""
+    """Run ``python -m scripts.tools.benchmark`` in a new process, which has its own peak; return its last line."""
     command = [sys.executable, "-W", "ignore", "-m", "scripts.tools.benchmark", *arguments]
     child = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment})
     return child.stdout.splitlines()[-1]
@@ -65,6 +65,6 @@ def describe_machine(device: str = "cpu") -> str:
 
 
 def _resident(field: str) -> float:
-    """Of the kernel's account; getrusage would count the parent's peak too."""
+    """Read a memory field of the kernel, in MiB; getrusage would include the parent's peak."""
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{field}:")[1].split()[0]) / 1024

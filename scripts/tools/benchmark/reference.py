@@ -1,7 +1,7 @@
-"""GraDIRN written the straightforward way: the oracle of the tests and the yardstick of the benchmark.
+"""A straightforward implementation of GraDIRN: the reference of the tests and of the benchmark.
 
 The similarity gradient comes from ``torch.autograd.grad`` inside the forward pass, through a sampler that gathers one
-corner after the other. It shares nothing with ``scripts.networks`` but the order of the parameters.
+corner after the other. Only the order of the parameters is the same as in ``scripts.networks``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["ReferenceGraDIRN", "reference_energy", "reference_warp"]
 
 
 def reference_warp(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
-    """Multilinear interpolation with border padding of (B, C, *spatial) at x + ddf(x)."""
+    """Sample an image (B, C, *spatial) at x + ddf(x) by multilinear interpolation with border padding."""
     size = image.shape[2:]
     axes = [torch.arange(n, dtype=ddf.dtype, device=ddf.device) for n in size]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij")) + ddf
@@ -39,7 +39,7 @@ def reference_warp(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
 
 
 def reference_energy(name: str, fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> torch.Tensor:
-    """D per sample, shape (B,), written from its formula; NCC is multiplied by the number of voxels."""
+    """Compute D of each sample from its formula, shape (B,); NCC is multiplied by the number of voxels."""
     if name == "ssd":
         return (fixed - warped).pow(2).flatten(1).sum(1)
     if name == "ncc":
@@ -60,7 +60,7 @@ def reference_energy(name: str, fixed: torch.Tensor, warped: torch.Tensor, windo
 
 
 class ReferenceBlock(nn.Module):
-    """tau and r of one block, and the step they make."""
+    """One block with its tau and its regularizer r."""
 
     def __init__(self, spatial_dims: int, similarity: str, initial_step_size: float) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class ReferenceBlock(nn.Module):
 
 
 class ReferenceGraDIRN(nn.Module):
-    """The published network (regularizer input ``warped``); its parameters come in the order of ``GraDIRN``'s."""
+    """The published network (regularizer input ``warped``); its parameters have the same order as ``GraDIRN``'s."""
 
     def __init__(self, spatial_dims: int, num_repeats: Sequence[int] = (3, 3, 3), similarity: str = "ssd") -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class ReferenceGraDIRN(nn.Module):
         self.blocks = nn.ModuleList(ReferenceBlock(spatial_dims, similarity, tau) for _ in num_repeats)
 
     def copy_parameters(self, network: nn.Module) -> None:
-        """Take the parameters of a ``GraDIRN`` of the same configuration."""
+        """Copy the parameters of a ``GraDIRN`` with the same configuration."""
         for parameter, source in zip(self.parameters(), network.parameters(), strict=True):
             parameter.data.copy_(source.data)
 

@@ -1,4 +1,4 @@
-"""What the rows of all pairs say about each method: means with intervals, tests, a table and plots."""
+"""Summaries of each method over all pairs: means with intervals, tests, a table and plots."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ TOOLS = ("SimpleITK", "picsl-greedy", "antspyx", "scipy")
 DICE, FOLDING = "dice.after.mean", "folding.whole_grid"
 REFERENCE, UNREGISTERED = "Greedy", "unregistered"
 MARKERS = "osD^v<>PX*hp"
-SMALLEST_FOLDING = 1e-3  # percent; below it the axis is linear, so that 0 has a place
+SMALLEST_FOLDING = 1e-3  # percent; the axis is linear below it, so that it can show 0
 
 Summary = dict[str, Any]
 
 
 def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Where the mean lies with 95 % probability, by the percentiles of resampled pairs (always the same ones)."""
+    """Return the 95 % bootstrap interval of the mean; the resampled pairs are always the same."""
     array = np.asarray(values, dtype=float)
     drawn = np.random.default_rng(0).integers(len(array), size=(RESAMPLES, len(array)))
     low, high = np.percentile(array[drawn].mean(axis=1), (2.5, 97.5))
@@ -37,16 +37,19 @@ def bootstrap_interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def compare(values: Sequence[float], reference: Sequence[float]) -> Summary:
-    """Values minus those of the reference for the same pairs: mean, its 95 % interval, two-sided Wilcoxon p."""
+    """Compare with the reference on the same pairs: mean difference, its 95 % interval, two-sided Wilcoxon p."""
     differences = np.asarray(values, dtype=float) - np.asarray(reference, dtype=float)
     p = float(wilcoxon(differences).pvalue) if differences.any() else 1.0
     return {"mean": float(differences.mean()), "interval": bootstrap_interval(differences.tolist()), "p": p}
 
 
 def summarize(rows: Mapping[str, Sequence[Row]]) -> list[Summary]:
-    """One dictionary a method, of the rows of each in the same order of pairs.
+    """Summarize each method in one dictionary.
 
-    Times and Dice are compared with the reference, which is that of the Greedy methods with the best mean Dice.
+    Times and Dice are compared with the reference: the Greedy setting with the best mean Dice.
+
+    Args:
+        rows: the rows of each method, in the same order of pairs.
     """
     dice = {name: column_values(of_method, DICE) for name, of_method in rows.items()}
     reference = max((name for name in rows if name.startswith(REFERENCE)), key=lambda n: np.mean(dice[n]), default=None)
@@ -76,9 +79,9 @@ def write_results(rows: Mapping[str, Sequence[Row]], task: str, output_dir: Path
     """Write ``table.md``, ``summary.json``, ``dice_time.png`` and ``dice_folding.png``, and print the table.
 
     Args:
-        rows: of each method, in the same order of pairs.
-        task: its name.
-        output_dir: where to.
+        rows: the rows of each method, in the same order of pairs.
+        task: name of the task.
+        output_dir: the folder to write to.
     """
     methods = summarize(rows)
     known = versions() | {name: number for name in TOOLS if (number := _version(name))}
@@ -88,7 +91,7 @@ def write_results(rows: Mapping[str, Sequence[Row]], task: str, output_dir: Path
     replace_file(output_dir / "table.md", lambda path: path.write_text(table))
     replace_file(output_dir / "summary.json", lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
     for name, key, title in (
-        ("dice_time.png", "median_cpu_seconds", "CPU seconds a pair, median"),
+        ("dice_time.png", "median_cpu_seconds", "CPU seconds per pair, median"),
         ("dice_folding.png", "folding_percent", "voxels with |J| <= 0, %"),
     ):
         figure = _draw(methods, key, title, task)
@@ -106,10 +109,10 @@ def _markdown(methods: Sequence[Summary], task: str, tools: str) -> str:
         "NDV %",
         "std log\\|J\\|",
         "CPU s",
-        "of Greedy's",
+        "CPU s / Greedy",
         "peak MiB",
     ]
-    titles += ["parameters", "Dice minus Greedy's [95 %]", "p"]
+    titles += ["parameters", "Dice - Greedy [95 %]", "p"]
     lines = [titles, ["---"] * len(titles), *(_cells(method, classes) for method in methods)]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     settings = "\n".join(f"- {method['method']}: {method['settings']}" for method in methods)
@@ -117,10 +120,10 @@ def _markdown(methods: Sequence[Summary], task: str, tools: str) -> str:
 
 {table}
 
-Means over pairs, on the grid of the networks. Intervals: {RESAMPLES:,} bootstrap resamples of the pairs. Folding
-(voxels with |J| <= 0), NDV and std log|J|: whole grid. CPU s: median of a pair, one thread. Greedy's: the settings with
-the best Dice; p: Wilcoxon signed-rank test against them, two-sided. Peak: growth of the process while it registers one
-pair.
+The values are means over pairs, on the grid of the networks. The intervals are from {RESAMPLES:,} bootstrap resamples
+of the pairs. Folding (voxels with |J| <= 0), NDV and std log|J| are measured on the whole grid. CPU s is the median
+per pair, on one thread. Greedy is the Greedy setting with the best Dice; p is a two-sided Wilcoxon signed-rank test
+against it. Peak is the growth of the process while it registers one pair.
 
 {settings}
 
@@ -167,7 +170,7 @@ def _version(package: str) -> str | None:
 
 
 def _draw(methods: Sequence[Summary], key: str, title: str, task: str) -> Any:
-    """Mean Dice with its interval against another measure, a marker a method; without registration only in words."""
+    """Plot mean Dice with its interval against another measure, one marker per method; the title has "unregistered"."""
     from matplotlib.figure import Figure  # slow to import, and only wanted here
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 

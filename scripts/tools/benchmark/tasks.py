@@ -1,4 +1,4 @@
-"""What is compared on which data: the tasks, each with its pairs, other tools' settings and networks."""
+"""The tasks of the benchmark, each with its pairs, the settings of other tools, and its networks."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ DIGEST_LENGTH = 12
 
 
 class UnavailableError(Exception):
-    """Why a method cannot run here, in one line."""
+    """Says in one line why a method cannot run."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to register.
+    """A registration method that is ready to run.
 
     Args:
-        name: in the table.
-        settings: for the reader.
-        digest: of all that its results depend on.
-        register: from ``image`` (2, *spatial), as the preprocessing makes it, to the ddf (3, *spatial) in voxels.
-        parameters: how many were learned; None where nothing was.
+        name: name in the table.
+        settings: description of the settings.
+        digest: checksum of everything that the results depend on.
+        register: maps a preprocessed ``image``, shape (2, *spatial), to the ddf in voxels, shape (3, *spatial).
+        parameters: number of learned parameters; None if nothing was learned.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Tool:
 
 @dataclass(frozen=True)
 class Network:
-    """Weights and what they are for.
+    """A network: its weights and configuration.
 
     Args:
-        weights: the file, below the bundle where the path is relative; None is what the configuration names.
-        overlays: of ``evaluate.yaml`` after the task's.
-        overrides: likewise.
+        weights: the file, relative to the bundle or absolute; None means the file that the configuration names.
+        overlays: overlays of ``evaluate.yaml``, after those of the task.
+        overrides: values that replace those of the configuration.
         made_by: the command that makes the weights.
     """
 
@@ -80,14 +80,14 @@ class Network:
 
 @dataclass(frozen=True)
 class Task:
-    """Pairs and the grid on which all methods register them.
+    """Pairs, and the grid on which all methods register them.
 
     Args:
-        folder: of the data set, below ``--data``.
-        overlays: of ``evaluate.yaml``.
-        overrides: likewise, which choose the pairs.
-        tools: by name.
-        networks: by name.
+        folder: folder of the data set below ``--data``.
+        overlays: overlays of ``evaluate.yaml``.
+        overrides: values of ``evaluate.yaml`` that choose the pairs.
+        tools: the tools by name.
+        networks: the networks by name.
     """
 
     folder: str
@@ -159,10 +159,10 @@ TASKS = {
 
 
 def read_config(task: Task, data: Path, network: Network | None = None) -> ConfigParser:
-    """``evaluate.yaml`` with the overlays and overrides of a task, and of a network.
+    """Read ``evaluate.yaml`` with the overlays and overrides of a task, and of a network.
 
     Raises:
-        InputError: when there is no such data set, overlay or option.
+        InputError: when a data set, overlay or option does not exist.
     """
     folder = data.expanduser() / task.folder
     if not folder.is_dir():
@@ -171,7 +171,7 @@ def read_config(task: Task, data: Path, network: Network | None = None) -> Confi
     files = [Path(BUNDLE_ROOT) / "configs" / name for name in ("evaluate.yaml", *task.overlays, *network.overlays)]
     for file in files:
         if not file.is_file():
-            raise InputError(f"{file} does not exist: expected an overlay that is a file in configs/.")
+            raise InputError(f"{file} does not exist: expected an overlay with a file in configs/.")
     parser = ConfigParser()
     parser.read_config([str(file) for file in files])
     for key in network.overrides:
@@ -185,10 +185,12 @@ def read_config(task: Task, data: Path, network: Network | None = None) -> Confi
 
 
 def parse_network(text: str) -> tuple[str, Network]:
-    """Name and network of ``NAME=WEIGHTS[,OVERLAY.yaml...][,KEY=VALUE...]``; commas in brackets are part of a value.
+    """Read a network and its name from ``NAME=WEIGHTS[,OVERLAY.yaml...][,KEY=VALUE...]``.
+
+    Commas in brackets are part of a value.
 
     Raises:
-        InputError: when it is not of that form, or there is no such file.
+        InputError: when the text does not have this form, or the file does not exist.
     """
     name, _, rest = text.partition("=")
     weights, *others = re.split(r",(?![^\[]*\])", rest)
@@ -203,7 +205,7 @@ def parse_network(text: str) -> tuple[str, Network]:
 
 
 def methods_of(task: Task, data: Path, further: Mapping[str, Network]) -> dict[str, Callable[[], Method]]:
-    """What makes each method of a task ready to run, by name; it raises :class:`UnavailableError` where it cannot."""
+    """Return by name a function that makes each method of a task ready to run, or raises :class:`UnavailableError`."""
     dims = read_config(task, data).get_parsed_content("spatial_dims")
     tools = {name: partial(_prepare_tool, name, tool, dims) for name, tool in task.tools.items()}
     networks = {**task.networks, **further}
@@ -214,7 +216,9 @@ def _prepare_tool(name: str, tool: Tool, spatial_dims: int) -> Method:
     try:
         importlib.import_module(tool.module)
     except ImportError as error:
-        raise UnavailableError(f"pip install -r requirements-benchmark.txt brings {tool.package} ({error})") from error
+        raise UnavailableError(
+            f"pip install -r requirements-benchmark.txt installs {tool.package} ({error})"
+        ) from error
     options = ", ".join(f"{key} {value}" for key, value in tool.options.items()).removeprefix("options ")
     settings = f"{tool.package} {version(tool.package)}: {options}" if options else "-"
     function = partial(tool.function, **tool.options)
@@ -222,7 +226,7 @@ def _prepare_tool(name: str, tool: Tool, spatial_dims: int) -> Method:
 
 
 def _register_with(function: Callable[..., np.ndarray], spatial_dims: int, image: torch.Tensor) -> torch.Tensor:
-    """A volume, or a stack slice by slice, without motion through the planes."""
+    """Register a volume, or a stack slice by slice without through-plane motion."""
     moving, fixed = image.numpy()
     if spatial_dims == 3:
         return torch.from_numpy(function(fixed, moving))
@@ -248,7 +252,7 @@ def _prepare_network(name: str, declared: Network, task: Task, data: Path) -> Me
     shown = weights.relative_to(BUNDLE_ROOT) if weights.is_relative_to(BUNDLE_ROOT) else weights.name
     overrides = [f"{key}={value}" for key, value in declared.overrides.items()]
     settings = ", ".join([str(shown), *task.overlays, *declared.overlays, *overrides])
-    # what it refers to in place, which only a parser that has made no network yet gives
+    # with its references resolved, which only works with a parser that has not made a network yet
     network_def = read_config(task, data, declared).get_parsed_content("network_def", instantiate=False).get_config()
     digest = _digest(settings, sha256(weights), json.dumps(network_def, sort_keys=True, default=str))
     return Method(name, settings, digest, register, sum(p.numel() for p in network.parameters()))
