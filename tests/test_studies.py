@@ -82,7 +82,7 @@ def test_bad_input(tmp_path):
     with pytest.raises(InputError, match="--datasets are a, a: expected two or more folders with different names"):
         main(["domain_shift", "--datasets", "x/a", "y/a", "--output_dir", str(tmp_path)])
     arguments = ["data_efficiency", "--dataset_dir", "D", "--limits", "1", "--methods", "elastix"]
-    with pytest.raises(InputError, match=r"configs/elastix.yaml does not exist: expected a method or overlay"):
+    with pytest.raises(InputError, match=r"configs/elastix.yaml does not exist: expected a method or an overlay"):
         main([*arguments, "--output_dir", str(tmp_path)])
 
 
