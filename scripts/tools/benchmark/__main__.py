@@ -10,12 +10,11 @@ from pathlib import Path
 
 import torch
 
+from ...cohorts import TASKS
 from ...support.bundle import BUNDLE_ROOT
 from ...support.command_line import report_in_one_line
-from .accuracy import Benchmark, first_pair_peak
 from .cost import MEMORY_VARIANTS, print_memory, print_speed, training_peak
 from .growth import CASES, measure, write_growth
-from .tasks import TASKS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -52,12 +51,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(CASES[options.case], options.device)))
     elif options.command == "growth":
         write_growth(options.output_dir, options.threads, options.device)
-    elif options.memory_of:
-        print(first_pair_peak(options.task, options.data, options.network, options.memory_of))
     else:
-        output_dir = options.output_dir or Path(BUNDLE_ROOT) / "eval" / "accuracy" / options.task
-        benchmark = Benchmark(options.task, options.data, options.network, output_dir, options.pairs)
-        benchmark.run([text.strip() for text in options.methods.split(",")], options.fresh)
+        _measure_accuracy(options)
+
+
+def _measure_accuracy(options: argparse.Namespace) -> None:
+    from .accuracy import Benchmark, first_pair_peak  # needs SimpleITK, which a bare machine with a GPU may lack
+
+    if options.memory_of:
+        print(first_pair_peak(options.task, options.data, options.network, options.memory_of))
+        return
+    output_dir = options.output_dir or Path(BUNDLE_ROOT) / "eval" / "accuracy" / options.task
+    benchmark = Benchmark(options.task, options.data, options.network, output_dir, options.pairs)
+    benchmark.run([text.strip() for text in options.methods.split(",")], options.fresh)
 
 
 def _add_accuracy(parser: argparse.ArgumentParser) -> None:
