@@ -1,4 +1,4 @@
-"""Which files belong together: data sets in known layouts, their subjects, and pairs of them."""
+"""Which files belong together: data sets in known layouts, their subjects, pairs of subjects, and tasks."""
 
 from .datalist import read_pairs
 from .pairing import frame_pairs, make_pairs, partners, select_subjects, training_items

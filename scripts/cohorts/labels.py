@@ -1,4 +1,4 @@
-"""Names of the label ids that come in long tables."""
+"""Names of label ids, for the data sets with many labels."""
 
 from __future__ import annotations
 
@@ -51,4 +51,4 @@ SEG35: dict[int, str] = dict(
 """The 35 structures of neurite's OASIS, numbered in the order of their FreeSurfer ids."""
 
 MALPEM_TISSUES: dict[int, str] = {1: "ventricles", 2: "subcortical_GM", 3: "WM", 4: "cortical_GM", 5: "other"}
-"""Tissue classes of MALPEM; the cerebellar cortex is in 2; outer CSF and vessels are in 5."""
+"""Tissue classes of MALPEM; 2 includes the cerebellar cortex, 5 is outer CSF and vessels."""

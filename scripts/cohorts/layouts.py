@@ -1,4 +1,4 @@
-"""What is known of data sets: how they name their files, their labels, and the grid that suits them."""
+"""The known data sets: how they name their files, their labels, and the grid that fits them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Subject:
     """The files of one subject.
 
     Args:
-        name: unique in its data set.
+        name: name, unique in its data set.
         images: path of each frame (``ED``, ``ES``), modality (``T1``, ``T2``) or Learn2Reg channel (``0000``, ...).
         labels: path of each label map that exists, by the same keys.
-        group: site, vendor or diagnosis, where the data set says it.
-        split: ``train``, ``validation`` or ``test``, where the data set says it.
+        group: site, vendor or diagnosis, if the data set has it.
+        split: ``train``, ``validation`` or ``test``, if the data set defines it.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file with a row a subject: where it may lie, and its columns of name, group and split ("" is none)."""
+    """A CSV file with one row per subject: its possible paths, and its columns ("" is none)."""
 
     files: tuple[str, ...]
     name: str
@@ -43,18 +43,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Form:
-    """How one release of a data set names its files, below the folder that the subjects lie in.
+    """How one release of a data set names its files, below the folder of its subjects.
 
     Args:
-        subjects: glob of what stands for a subject and gives it its name: a folder (ends in a slash) or a file.
-        image: file of an image, made of ``{name}`` of the subject and ``{key}`` of the frame or modality, or what
-            ``info`` says of the key, ``{info}``.
-        label: likewise.
+        subjects: glob pattern of the folders (ends in a slash) or files that stand for one subject each; they also
+            give the subject's name.
+        image: path of an image, with ``{name}`` for the subject, ``{key}`` for the frame or modality, and ``{info}``
+            for the value of this key in the file ``info``.
+        label: path of a label map, in the same form.
         keys: the frames or modalities.
-        optional: those that a subject may lack.
-        info: a file of lines ``key: value`` about a subject, its group among them.
+        optional: the frames or modalities that a subject may lack.
+        info: path of a file about a subject with lines ``key: value``; ``Group`` is the subject's group.
         table: a file about all subjects.
-        folders: where the subjects may lie in the data set, and the split that this makes them.
+        folders: the folders of the data set that may contain subjects, each with the split of its subjects.
     """
 
     subjects: str
@@ -69,19 +70,19 @@ class Form:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is known of a data set before it is read.
+    """What is known about a data set before it is read.
 
     Args:
-        name: what a user calls it.
-        expected: what a folder of this layout looks like, for messages.
+        name: name for the user.
+        expected: what a folder of this layout looks like, for error messages.
         label_names: name of each label id.
-        spacing: default grid of the network in mm; -1 keeps an axis.
-        spatial_size: default grid of the network in voxels; -1 keeps an axis.
-        forms: its releases; none for Learn2Reg, which describes itself in a JSON file.
-        pairing: ``frames``, two images of a subject, or ``subjects``, images of two subjects.
-        fixed: key of the image that is fixed by default.
-        moving: key of the image that moves by default.
-        priority: a layout is a guess only if none of lower priority fits.
+        spacing: default voxel size of the network's grid in mm; -1 keeps that of the image.
+        spatial_size: default size of the network's grid in voxels; -1 keeps that of the image.
+        forms: the releases of the data set; none for Learn2Reg, which describes itself in a JSON file.
+        pairing: what makes a pair: ``frames``, two images of a subject, or ``subjects``, images of two subjects.
+        fixed: key of the fixed image by default.
+        moving: key of the moving image by default.
+        priority: a layout is guessed only if no layout with a lower number fits.
     """
 
     name: str
@@ -101,11 +102,11 @@ class Cohort:
     """The subjects of a data set.
 
     Args:
-        layout: of the data set; label names and pairing of Learn2Reg are those of its JSON file.
-        subjects: those that are complete, in order of name.
+        layout: layout of the data set; for Learn2Reg, label names and pairing come from its JSON file.
+        subjects: the complete subjects, sorted by name.
         root: the folder.
-        pairs: by split, pairs that the data set itself defines: (subject, key) fixed and (subject, key) moving.
-        skipped: the other subjects, and why.
+        pairs: by split, the pairs that the data set itself defines: (subject, key) fixed and (subject, key) moving.
+        skipped: the other subjects, each with the reason.
     """
 
     layout: Layout
@@ -220,13 +221,13 @@ _ALL = (
     _brain("brains", "<subject>/t1.nii.gz, seg.nii.gz", FREESURFER, Form("*/", *_T1_SEG), priority=1),
     _brain(
         "labelmaps",
-        "<subject>/seg.nii.gz alone, which stands for the image that is painted from it",
+        "only <subject>/seg.nii.gz, from which an image is synthesised",
         FREESURFER,
         Form("*/", "{name}/seg.nii.gz", "{name}/seg.nii.gz"),
         priority=2,
     ),
 )
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _ALL}
-# a JSON list of pairs in place of a folder: each is a subject with these two images
+# a JSON list of pairs in place of a folder: each pair is a subject with these two images
 DATALIST = _cardiac("datalist", "a JSON list of pairs, [{fixed: ..., moving: ...}, ...]", [], 1.5)
 DATALIST = replace(DATALIST, fixed="fixed", moving="moving")

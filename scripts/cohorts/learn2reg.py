@@ -1,4 +1,4 @@
-"""Data sets that describe themselves in a JSON file of Learn2Reg."""
+"""Data sets that describe themselves in a JSON file, as Learn2Reg defines it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["find_descriptions", "read_learn2reg"]
 
 
 def find_descriptions(root: Path) -> list[Path]:
-    """JSON files with which Learn2Reg describes a data set; the Decathlon's dataset.json knows no registration."""
+    """Find the JSON files that describe a Learn2Reg data set; the Decathlon's dataset.json is not one of them."""
     paths = [path for path in sorted(root.glob("*_dataset.json")) if not path.name.startswith((".", "_"))]
     plain = root / "dataset.json"
     if plain.is_file() and re.search(r'"(registration_|numPaired|training_paired)', plain.read_text(errors="replace")):
@@ -25,10 +25,10 @@ def find_descriptions(root: Path) -> list[Path]:
 
 
 def read_learn2reg(layout: Layout, root: Path) -> Cohort:
-    """List the cases of a data set, its own pairs and label names.
+    """List the cases of a data set, its own pairs and its label names.
 
     Raises:
-        InputError: when there is more than one description, or it is not of that form.
+        InputError: when there is more than one description, or it does not have the expected form.
     """
     paths = find_descriptions(root)
     if not paths:
@@ -53,7 +53,7 @@ def _parse_learn2reg(layout: Layout, root: Path, content: dict[str, Any]) -> Coh
 
     images: dict[str, dict[str, Path]] = defaultdict(dict)
     labels: dict[str, dict[str, Path]] = defaultdict(dict)
-    splits: dict[str, str] = {}  # the last list that names a case decides
+    splits: dict[str, str] = {}  # if several lists name a case, the last one decides
     lists = {"training": "train", "test": "test", "registration_test": "test", "registration_val": "validation"}
     for key, split in lists.items():
         for entry in entries(key):
@@ -86,13 +86,13 @@ def _parse_learn2reg(layout: Layout, root: Path, content: dict[str, Any]) -> Coh
 
 
 def _case(file: str) -> tuple[str, str]:
-    """Case and channel: ``imagesTr/OASIS_0001_0000.nii.gz`` is ``OASIS_0001`` and ``0000``."""
+    """Split a file name into case and channel: ``imagesTr/OASIS_0001_0000.nii.gz`` is ``OASIS_0001``, ``0000``."""
     stem = Path(file).name.removesuffix(".nii.gz")
     match = re.fullmatch(r"(.+_\d{4})_(\d{4})", stem)
     return (match[1], match[2]) if match else (stem, "0000")
 
 
 def _label_names(labels: dict[str, Any]) -> dict[int, str]:
-    """Names by id; some releases have a table for each modality."""
+    """Return the label names by id; some releases have one table per modality."""
     tables = [table for table in labels.values() if isinstance(table, dict)] or [labels]
     return {int(id_): str(name) for table in tables for id_, name in table.items() if int(id_) != 0}

@@ -1,6 +1,6 @@
-"""Which subjects, and which of their images belong together: subjects to datalists of file names.
+"""Selects subjects, and makes pairs of their images: datalists of file names.
 
-A pair has the keys ``name``, ``fixed``, ``moving`` and, where there are labels, ``label_fixed``, ``label_moving``.
+A pair has the keys ``name``, ``fixed``, ``moving`` and, if there are labels, ``label_fixed``, ``label_moving``.
 """
 
 from __future__ import annotations
@@ -39,23 +39,23 @@ def select_subjects(
 ) -> list[Subject]:
     """Choose the subjects of a subset.
 
-    Amounts are a number of subjects (10, "10") or a fraction of them (0.05, 1.0, "0.05", "5%").
+    An amount is a number of subjects (10, "10") or a fraction of them (0.05, 1.0, "0.05", "5%").
 
     Args:
-        subjects: of a data set.
+        subjects: the subjects of a data set.
         subset: ``all``, ``train``, ``validation`` or ``test``.
-        validation: where no subject has that split, how many of those not for test: the last ones in order of name,
-            and with a fraction the last ones of each group.
-        test: likewise, of all subjects; 0 is none.
-        group: only subjects of this group. It does not change which subset a subject belongs to.
-        train_limit: how many of the training subjects; a larger limit contains a smaller one.
-        seed: of the choice under that limit.
+        validation: amount of subjects for validation, taken from those that are not for test, if the data set defines
+            no validation subjects. A number takes the last subjects by name, a fraction the last ones of each group.
+        test: amount of all subjects for test, if the data set defines no test subjects; 0 means none.
+        group: only subjects of this group. The group does not change which subset a subject belongs to.
+        train_limit: amount of training subjects to use; a larger limit includes the subjects of a smaller one.
+        seed: seed for the choice of these subjects.
 
     Returns:
-        subjects in order of name.
+        the chosen subjects, sorted by name.
 
     Raises:
-        InputError: when an option is not of that form, or nothing is left.
+        InputError: when an option does not have this form, or no subject is left.
     """
     if subset not in ("all", *SPLITS):
         raise InputError(f"unknown subset '{subset}': expected all, {', '.join(SPLITS)}.")
@@ -91,16 +91,16 @@ def frame_pairs(
     moving: str = "ES",
     labelled: bool = False,
 ) -> list[dict[str, str]]:
-    """Two images of each subject.
+    """Pair two images of each subject.
 
     Args:
-        subjects: in any order.
+        subjects: the subjects, in any order.
         fixed: key of the fixed image.
         moving: key of the moving image.
-        labelled: only subjects with both labels.
+        labelled: only use subjects with both labels.
 
     Raises:
-        InputError: when no subject has both.
+        InputError: when no subject has both images, or both labels if they are needed.
     """
     usable = _usable(subjects, (fixed, moving), labelled)
     return [_pair(subject.name, (subject, fixed), (subject, moving)) for subject in usable]
@@ -115,20 +115,20 @@ def subject_pairs(
     seed: int = 0,
     labelled: bool = False,
 ) -> list[dict[str, str]]:
-    """Images of two subjects, named ``<moving subject>_to_<fixed subject>``.
+    """Pair images of two subjects, named ``<moving subject>_to_<fixed subject>``.
 
     Args:
-        subjects: in any order.
+        subjects: the subjects, in any order.
         fixed: key of the fixed image.
         moving: key of the moving image.
-        how: ``ring``, in order of name each one fixed and the next one moving, and the first one to the last;
-            ``random``, different ordered pairs.
-        num_pairs: how many of them at most; by default as many as subjects.
-        seed: of the random pairs.
-        labelled: only subjects with labels.
+        how: ``ring``: sorted by name, each subject is fixed and the next one moving, and after the last one comes the
+            first; ``random``: random ordered pairs, each at most once.
+        num_pairs: largest number of pairs; by default the number of subjects.
+        seed: seed of the random pairs.
+        labelled: only use subjects with labels.
 
     Raises:
-        InputError: when there are not two subjects with these images; one will do for two modalities.
+        InputError: when there are not two subjects with these images; for two modalities, one subject is enough.
     """
     if how not in ("ring", "random"):
         raise InputError(f"unknown pairing of subjects '{how}': expected ring or random.")
@@ -153,22 +153,22 @@ def atlas_pairs(
     moving: str = "T1",
     labelled: bool = False,
 ) -> list[dict[str, str]]:
-    """Every subject to one of them.
+    """Pair every subject with one of them, the atlas.
 
     Args:
-        subjects: in any order, the atlas among them.
-        atlas: name of the subject that is fixed.
+        subjects: the subjects, in any order, including the atlas.
+        atlas: name of the fixed subject.
         fixed: key of the fixed image.
         moving: key of the moving image.
-        labelled: only subjects with labels.
+        labelled: only use subjects with labels.
 
     Raises:
-        InputError: when there is no such subject, or no other.
+        InputError: when the atlas does not exist, or is the only subject.
     """
     everyone = _by_name(subjects)
     base = next((subject for subject in everyone if subject.name == atlas), None)
     if base is None:
-        raise InputError(f"atlas '{atlas}' is no subject: found {_some_names(everyone)}.")
+        raise InputError(f"atlas '{atlas}' is not a subject: found {_some_names(everyone)}.")
     base = _usable([base], (fixed,), labelled)[0]
     others = [subject for subject in everyone if subject.name != atlas]
     if not others:
@@ -191,22 +191,22 @@ def make_pairs(
     labelled: bool = False,
     atlas: str | None = None,
 ) -> list[dict[str, str]]:
-    """The pairs of a data set, always the same ones for the same options.
+    """Make the pairs of a data set; the same options always give the same pairs.
 
     Args:
-        cohort: what :func:`find_subjects` found.
-        subset: see :func:`select_subjects`, likewise validation, test, group.
-        pairing: ``frames``, ``ring``, ``random`` or ``atlas``; ``subjects`` is a ring. By default the layout's; where
-            that is meant and the data set itself defines pairs for the subset, those.
-        fixed: key of the fixed image, by default the layout's.
-        moving: key of the moving image, by default the layout's.
-        num_pairs: how many at most; the first ones, or so many random ones.
-        seed: of random pairs.
-        labelled: only pairs with both labels.
-        atlas: name of the fixed subject; it may lie outside the subset.
+        cohort: result of :func:`find_subjects`.
+        subset: see :func:`select_subjects`, also for validation, test and group.
+        pairing: ``frames``, ``ring`` (also named ``subjects``), ``random`` or ``atlas``. The default is the pairing of
+            the layout, or the pairs that the data set itself defines for the subset.
+        fixed: key of the fixed image; by default that of the layout.
+        moving: key of the moving image; by default that of the layout.
+        num_pairs: largest number of pairs: the first ones, or random ones.
+        seed: seed of random pairs.
+        labelled: only use pairs with both labels.
+        atlas: name of the fixed subject; it may be outside the subset.
 
     Raises:
-        InputError: when an option is not of that form, or no pair is left.
+        InputError: when an option does not have this form, or no pair is left.
     """
     if pairing is not None and pairing not in PAIRINGS:
         raise InputError(f"unknown pairing '{pairing}': expected {', '.join(PAIRINGS)}.")
@@ -245,18 +245,18 @@ def training_items(
     moving: str | None = None,
     labelled: bool = False,
 ) -> list[dict[str, str]]:
-    """What a training draws its samples from: pairs of frames, or the fixed halves of pairs of subjects.
+    """List what a training draws its samples from: pairs of frames, or the fixed halves of pairs of subjects.
 
     Args:
-        cohort: gives the defaults.
-        subjects: those for training.
-        pairing: ``frames`` or ``subjects``, by default the layout's.
-        fixed: key of the fixed image, by default the layout's.
-        moving: key of the moving image, by default the layout's.
-        labelled: only subjects with labels.
+        cohort: the data set, whose layout gives the defaults.
+        subjects: the training subjects.
+        pairing: ``frames`` or ``subjects``; by default that of the layout.
+        fixed: key of the fixed image; by default that of the layout.
+        moving: key of the moving image; by default that of the layout.
+        labelled: only use subjects with labels.
 
     Raises:
-        InputError: when the pairing is another, or no subject has these images.
+        InputError: when the pairing is not one of these, or no subject has these images.
     """
     pairing = pairing or cohort.layout.pairing
     if pairing not in ("frames", "subjects"):
@@ -268,13 +268,13 @@ def training_items(
 
 
 def targets(subjects: Iterable[Subject], fixed: str = "T1", labelled: bool = False) -> list[dict[str, str]]:
-    """The fixed half of a pair for each subject, ``name``, ``fixed``, ``label_fixed``, for :class:`RandPartnerd`."""
+    """Return the fixed half of a pair for each subject: ``name``, ``fixed``, ``label_fixed``; for ``RandPartnerd``."""
     usable = _usable(subjects, (fixed,), labelled)
     return [{"name": subject.name, **_half("fixed", subject, fixed)} for subject in usable]
 
 
 def partners(subjects: Iterable[Subject], moving: str = "T1", labelled: bool = False) -> list[dict[str, str]]:
-    """The moving half of a pair for each subject, ``name``, ``moving``, ``label_moving``, for :class:`RandPartnerd`."""
+    """Return the moving half of a pair for each subject: ``name``, ``moving``, ``label_moving``; see :func:`targets`."""
     usable = _usable(subjects, (moving,), labelled)
     return [{"name": subject.name, **_half("moving", subject, moving)} for subject in usable]
 
@@ -289,7 +289,7 @@ def _without(subjects: list[Subject], others: list[Subject]) -> list[Subject]:
 
 
 def _held_out(subjects: list[Subject], split: str, amount: float | str) -> list[Subject]:
-    """Those of this split, or else the last ones of those that have none or are for training."""
+    """Return the subjects of this split or, if there are none, the last ones without a split or for training."""
     marked = [subject for subject in subjects if subject.split == split]
     if marked:
         return marked
@@ -302,7 +302,7 @@ def _held_out(subjects: list[Subject], split: str, amount: float | str) -> list[
 
 
 def _amount(value: float | str, option: str) -> int | float:
-    """A number of subjects as int, a fraction of them as float."""
+    """Read a number of subjects as int, or a fraction of them as float."""
     text = str(value).strip()
     if text.isdecimal():
         return int(text)
@@ -318,13 +318,13 @@ def _amount(value: float | str, option: str) -> int | float:
 
 
 def _count(amount: int | float, total: int) -> int:
-    """How many of a total; a fraction above 0 is at least one."""
+    """Convert an amount to a number of subjects; a fraction above 0 gives at least one."""
     count = amount if isinstance(amount, int) else max(round(amount * total), 1 if amount else 0)
     return min(count, total)
 
 
 def _usable(subjects: Iterable[Subject], keys: tuple[str, ...], labelled: bool) -> list[Subject]:
-    """Those that have these images, and labels where they are wanted, in order of name."""
+    """Return the subjects that have these images and, if needed, their labels, sorted by name."""
     everyone = _by_name(subjects)
     wanted = " and ".join(dict.fromkeys(keys))
     usable = [subject for subject in everyone if all(key in subject.images for key in keys)]
@@ -350,7 +350,7 @@ def _log_left_out(everyone: list[Subject], usable: list[Subject], lacking: str) 
 def _own_pairs(
     own: list[tuple[tuple[str, str], tuple[str, str]]], subjects: list[Subject], labelled: bool
 ) -> list[dict[str, str]]:
-    """The data set's own pairs of these subjects, named by subject and image."""
+    """Return the pairs of these subjects that the data set itself defines, named by subject and image."""
     known = {subject.name: subject for subject in subjects}
     pairs = [
         _pair(f"{moving}_{moving_key}_to_{fixed}_{fixed_key}", (known[fixed], fixed_key), (known[moving], moving_key))

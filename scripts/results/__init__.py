@@ -1,1 +1,1 @@
-"""What comes of registrations: measures, tables, pictures and files."""
+"""The results of registrations: measures, tables, pictures and files."""

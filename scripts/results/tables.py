@@ -1,4 +1,4 @@
-"""The measures of many pairs as tables of text.
+"""Prints the measures of many pairs as tables of text.
 
 python -m scripts.results.tables FOLDER ...
 """
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 
 def results_table(folder: Path) -> str:
-    """One line for each ``metrics.json`` below a folder, and their mean."""
+    """Make a table with one line per ``metrics.json`` below a folder, and their mean."""
     paths = sorted(folder.rglob("metrics.json"))
     return pairs_table(
         [{"pair": str(p.parent.relative_to(folder)), **flatten(json.loads(p.read_text()))} for p in paths]
@@ -38,7 +38,7 @@ def results_table(folder: Path) -> str:
 
 
 def pairs_table(rows: Sequence[Row]) -> str:
-    """A line a pair with the most important measures, and their mean."""
+    """Make a table of the most important measures with one line per pair, and their mean."""
     columns = ["dice.before.mean", "dice.after.mean"]
     columns += [f"folding.whole_grid.{key}" for key in ("folding_percent", "ndv_percent", "std_log_jacobian")]
     lines = [(str(row["pair"]), [row.get(column) for column in columns]) for row in rows]
@@ -49,7 +49,7 @@ def pairs_table(rows: Sequence[Row]) -> str:
 
 
 def summary_table(measures: Mapping[str, Mapping[str, float]]) -> str:
-    """The means over all pairs, as text: overlap and distance of each class, similarity, regularity."""
+    """Make tables of the means over all pairs: overlap and distance of each class, similarity, regularity."""
 
     def means(*columns: str) -> list[float | None]:
         return [measures[column]["mean"] if column in measures else None for column in columns]
@@ -65,7 +65,7 @@ def summary_table(measures: Mapping[str, Mapping[str, float]]) -> str:
         tables.append(_text_table(titles, lines, (3,) * (len(titles) - 1)))
         (undefined,) = means("distance_undefined.after")
         if undefined:
-            tables.append(f"classes a pair that vanished and have no distance: {undefined:.2f}")
+            tables.append(f"classes per pair that have vanished and have no distance: {undefined:.2f}")
     images = [(title, means(f"{key}.before", f"{key}.after")) for title, key in (("NCC", "ncc"), ("RMSE", "rmse"))]
     tables.append(_text_table(("image", "before", "after"), images, (3, 3)))
     areas = ("whole_grid", "foreground")
@@ -77,20 +77,20 @@ def summary_table(measures: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def class_names(columns: Iterable[str]) -> list[str]:
-    """The classes that have a Dice after registration."""
+    """Return the classes that have a Dice after registration."""
     prefix = "dice.after."
     return [c.removeprefix(prefix) for c in columns if c.startswith(prefix) and c != f"{prefix}mean"]
 
 
 def column_values(rows: Sequence[Row], column: str) -> list[float]:
-    """The numbers in one column; undefined ones and text are left out."""
+    """Return the numbers in one column, without undefined values and text."""
     return [row[column] for row in rows if isinstance(row.get(column), int | float)]
 
 
 def _text_table(
     titles: Sequence[str], lines: Sequence[tuple[str, Sequence[float | None]]], digits: Sequence[int]
 ) -> str:
-    """Names to the left, numbers to the right; None is a dash."""
+    """Align names to the left and numbers to the right; None becomes a dash."""
     first = max(len(titles[0]), *(len(name) for name, _ in lines)) + 2
     widths = [max(len(title), 6) + 2 for title in titles[1:]]
     text = [titles[0].ljust(first) + "".join(title.rjust(width) for title, width in zip(titles[1:], widths))]

@@ -217,7 +217,7 @@ def test_an_atlas():
             "no subject has a label: found b00, b01, .* 2 m",
         ),
         (lambda: frame_pairs(brains(2)), "no subject has the image ED and ES: found T1"),
-        (lambda: atlas_pairs(brains(2), "x"), "atlas 'x' is no subject: found b00, b01"),
+        (lambda: atlas_pairs(brains(2), "x"), "atlas 'x' is not a subject: found b00, b01"),
         (lambda: atlas_pairs(brains(1), "b00"), "atlas 'b00' is the only subject: expected others"),
         (lambda: atlas_pairs(brains(2), "b00", fixed="T2"), "no subject has the image T2: found T1"),
         (

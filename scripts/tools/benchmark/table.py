@@ -171,7 +171,7 @@ def _version(package: str) -> str | None:
 
 def _draw(methods: Sequence[Summary], key: str, title: str, task: str) -> Any:
     """Plot mean Dice with its interval against another measure, one marker per method; the title has "unregistered"."""
-    from matplotlib.figure import Figure  # slow to import, and only wanted here
+    from matplotlib.figure import Figure  # slow to import, and only needed here
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(8, 4.5), layout="constrained", dpi=120)
