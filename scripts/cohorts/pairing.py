@@ -274,7 +274,7 @@ def targets(subjects: Iterable[Subject], fixed: str = "T1", labelled: bool = Fal
 
 
 def partners(subjects: Iterable[Subject], moving: str = "T1", labelled: bool = False) -> list[dict[str, str]]:
-    """Return the moving half of a pair for each subject: ``name``, ``moving``, ``label_moving``; see :func:`targets`."""
+    """Return the moving half of a pair for each subject: ``name``, ``moving``, ``label_moving``; see ``targets``."""
     usable = _usable(subjects, (moving,), labelled)
     return [{"name": subject.name, **_half("moving", subject, moving)} for subject in usable]
 

@@ -19,14 +19,14 @@ GRID_LINES = 24
 def draw_overview(result: Mapping[Hashable, Any], path: Path) -> None:
     """Draw fixed, moving, warped, differences, grid and |J| of three slices (2D stack) or three planes (3D).
 
-    If there are labels, their contours are drawn: fixed in green, warped moving in red. In the map of |J|, 1 is white,
+    Label contours are drawn where labels were given: fixed green, warped moving red. On the map of |J|, 1 is white,
     compression blue, expansion red, and folds (|J| <= 0) are magenta.
 
     Args:
-        result: result of the postprocessing of ``inference.yaml``.
-        path: the PNG file to write.
+        result: what the postprocessing of ``inference.yaml`` returns.
+        path: the PNG to write.
     """
-    from matplotlib.figure import Figure  # slow to import, and only needed here
+    from matplotlib.figure import Figure  # slow to import, and only wanted here
 
     planes = list(_planes(result))
     heights = [plane["fixed"].shape[1] * plane["aspect"] / plane["fixed"].shape[0] for plane in planes]
@@ -40,7 +40,7 @@ def draw_overview(result: Mapping[Hashable, Any], path: Path) -> None:
 
 
 def _planes(result: Mapping[Hashable, Any]) -> Iterator[dict[str, Any]]:
-    """Cut slices of everything that is drawn, in the orientation of the fixed image."""
+    """Slices of everything that is drawn; in-plane axes first to last, in the fixed image's own orientation."""
     volumes = {
         "fixed": _scaled(result["native_fixed"][0]),
         "moving": _scaled(result["resampled"][0]),
@@ -60,7 +60,7 @@ def _planes(result: Mapping[Hashable, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _cuts(shape: tuple[int, ...], spacing: np.ndarray) -> list[tuple[int, int, str]]:
-    """Return (axis, index, name) for the middle of each axis, or for three slices of a stack with thick slices."""
+    """(axis, index, name): the middle of each axis, or three slices of a stack with thick slices."""
     if shape[2] == 1 or spacing[2] > 2 * max(spacing[:2]):
         indices = sorted({round(fraction * (shape[2] - 1)) for fraction in (0.25, 0.5, 0.75)})
         return [(2, index, f"slice {index}") for index in indices]
@@ -93,7 +93,7 @@ def _show(axis: Any, image: np.ndarray, aspect: float, **style: Any) -> Any:
 
 
 def draw_grid(axis: Any, ddf: np.ndarray, aspect: float = 1.0) -> None:
-    """Draw where the points of a regular grid are sampled in the moving image; ddf in voxels, shape (2, X, Y)."""
+    """Where the points of a regular grid are taken from in the moving image; ddf (2, X, Y) in voxels."""
     i, j = np.meshgrid(*[np.arange(n) for n in ddf.shape[1:]], indexing="ij")
     x, y = i + ddf[0], j + ddf[1]
     step = max(1, max(x.shape) // GRID_LINES)
