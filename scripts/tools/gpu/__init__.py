@@ -1,1 +1,1 @@
-"""A training that keeps all its data on one GPU, for machines that can be had for minutes only."""
+"""A training that keeps all its data on one GPU, for machines that are available for minutes only."""

@@ -1,10 +1,10 @@
-"""The subjects of a task in one small file, for a bare machine with a GPU.
+"""Packs the subjects of a task into one small file, for a bare machine with a GPU.
 
     python -m scripts.tools.gpu.pack TASK --dataset_dir DIR --output FILE.npz
 
-The file holds ``<subset>_image`` and ``<subset>_label`` for the subsets train and validation, 8 bits each, of shape
-(items, frames, *spatial): the two frames of a slice of a heart, one crop of a hippocampus, one label map of a brain.
-Images are preprocessed as for the network. Label maps hold positions in ``label_ids``.
+The file has ``<subset>_image`` and ``<subset>_label`` for the subsets train and validation, with 8 bits and of shape
+(items, frames, *spatial). An item is a slice of a heart in two frames, a crop of a hippocampus, or the label map of a
+brain. Images are preprocessed as for the network. The values of label maps are positions in ``label_ids``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["main", "pack"]
 
 
 def pack(task: Task, dataset_dir: Path) -> dict[str, np.ndarray]:
-    """The arrays of the file, by name."""
+    """Return the arrays of the file by name."""
     cohort = find_subjects(dataset_dir)
     arrays: dict[str, np.ndarray] = {}
     for subset in ("train", "validation"):
@@ -40,7 +40,7 @@ def pack(task: Task, dataset_dir: Path) -> dict[str, np.ndarray]:
 
 
 def _items(task: Task, subject: Subject) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Image and label of each item, (frames, *spatial)."""
+    """Yield image and label of each item, both of shape (frames, *spatial)."""
     if not task.frames:
         label = read_nifti(next(iter(subject.labels.values())), "label", 3, label=True).numpy().astype(np.int32)
         yield label, label

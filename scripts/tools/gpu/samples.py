@@ -1,4 +1,4 @@
-"""Random training samples, made in batches on the device: movement in one interpolation, paint, contrast."""
+"""Random training samples, made in batches on the device: motion in one interpolation, synthesis, contrast."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Sampler:
     """Draws the pairs of a training step from packed arrays.
 
     Args:
-        task: what to draw.
-        arrays: ``image`` (absent where images are painted) and ``label``, (items, frames, *spatial), uint8, and
+        task: the task that describes the samples.
+        arrays: ``image`` (absent if images are painted) and ``label``, shape (items, frames, *spatial), uint8, and
             ``label_ids``.
-        device: where the arrays stay.
+        device: the device that keeps the arrays.
     """
 
     def __init__(self, task: Task, arrays: Mapping[str, torch.Tensor], device: torch.device) -> None:
@@ -34,10 +34,10 @@ class Sampler:
         self.device = device
 
     def draw(self, generator: torch.Generator, batch_size: int) -> dict[str, torch.Tensor]:
-        """``image`` (B, 2, *spatial), moving and fixed in [0, 1], with ``label_moving`` and ``label_fixed``.
+        """Draw a batch: ``image`` (B, 2, *spatial), moving and fixed, in [0, 1], ``label_moving``, ``label_fixed``.
 
         Args:
-            generator: of the CPU, so that a GPU gives the samples of any other device.
+            generator: a generator on the CPU, so that all devices draw the same motion.
             batch_size: B.
         """
         items = torch.randint(len(self.label), (2, batch_size), generator=generator)
@@ -62,7 +62,7 @@ class Sampler:
         return {"image": torch.cat([moving, fixed], 1), "label_moving": label_moving, "label_fixed": label_fixed}
 
     def plain(self, items: torch.Tensor, others: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The pairs of these items as they are, for validation."""
+        """Return the pairs of these items without variation, for validation."""
         frame = self.label.shape[1] - 1
         fixed, moving = (items.to(self.device), 0), (others.to(self.device), frame)
         labels = [self._crop(self.label[i, f].unsqueeze(1).float()) for i, f in (moving, fixed)]
@@ -88,7 +88,7 @@ class Sampler:
 def movement(
     variation: Variation, size: torch.Size, batch_size: int, generator: torch.Generator, device: torch.device
 ) -> torch.Tensor:
-    """Sampling points of moving and fixed images, (2B, *spatial, d) as ``grid_sample`` takes them, centre at 0."""
+    """Draw the sampling points of moving and fixed images, shape (2B, *spatial, d), in the form of ``grid_sample``."""
     dims, both = len(size), 2 * batch_size
     common = _affine(generator, batch_size, dims, variation.rotation, variation.scale, variation.shift)
     flips = torch.ones(batch_size, dims)
@@ -96,7 +96,7 @@ def movement(
         flips[:, axis] -= 2 * (torch.rand(batch_size, generator=generator) < 0.5)
     common = torch.diag_embed(torch.cat([flips, torch.ones(batch_size, 1)], 1)) @ common
     angle, shift = variation.motion_rotation, variation.motion_shift
-    # most pairs move little, a few as far as they may
+    # most pairs move little, a few as far as allowed
     amount = torch.rand(batch_size, 1, generator=generator).square()
     own = _affine(generator, batch_size, dims, angle, variation.scale / 2, shift, amount)
     matrix = torch.cat([common @ own, common]).to(device)
@@ -124,7 +124,7 @@ def _affine(
     shift: float,
     amount: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
-    """Random maps about the origin, (B, d + 1, d + 1)."""
+    """Draw random affine maps about the origin, shape (B, d + 1, d + 1)."""
     planes = [(0, 1)] if dims == 2 else [(0, 1), (0, 2), (1, 2)]
     angles = amount * (2 * torch.rand(batch_size, len(planes), generator=generator) - 1) * math.radians(rotation)
     matrix = torch.eye(dims + 1).repeat(batch_size, 1, 1)
@@ -143,7 +143,7 @@ def _affine(
 def smooth_field(
     generator: torch.Generator, batch_size: int, size: torch.Size, deviation: float, device: torch.device
 ) -> torch.Tensor:
-    """A random displacement in voxels, (B, d, *spatial), with control points every 16 to 20 voxels."""
+    """Draw a smooth displacement in voxels, shape (B, d, *spatial), with control points every 16 to 20 voxels."""
     coarse = [max(3, n // 18) for n in size]
     noise = torch.randn(batch_size, len(size), *coarse, generator=generator)
     noise = noise * deviation * torch.rand(batch_size, *[1] * (len(size) + 1), generator=generator)
@@ -156,10 +156,10 @@ def sample(volume: torch.Tensor, grid: torch.Tensor, mode: str) -> torch.Tensor:
 
 
 def paint(labels: torch.Tensor, ids: torch.Tensor, generator: torch.Generator, t1: bool = False) -> torch.Tensor:
-    """Images of half the size with random intensities for each tissue, blurred and noisy, 0 in the background.
+    """Paint images of half the size with random intensities for each tissue, blur and noise, 0 in the background.
 
-    After SynthSeg (Billot et al., Medical Image Analysis 86, 2023). Half of the images are T1-like, the others have any
-    contrast.
+    The method is SynthSeg's (Billot et al., Medical Image Analysis 86, 2023). Half of the images are T1-like, the
+    others have a random contrast.
 
     Args:
         labels: positions in the list of ids, (B, 1, *spatial); 0 is the background.
@@ -179,7 +179,7 @@ def paint(labels: torch.Tensor, ids: torch.Tensor, generator: torch.Generator, t
 
 
 def _tissue_values(ids: list[int], generator: torch.Generator, t1: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each id in one image."""
+    """Draw mean and standard deviation of each id in one image."""
     known = {
         label: (place, brightness) for place, (labels, brightness) in enumerate(TISSUES.values()) for label in labels
     }
@@ -201,13 +201,13 @@ def _tissue_values(ids: list[int], generator: torch.Generator, t1: bool) -> tupl
 
 
 def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:
-    """A generator of the device, seeded by the next number of another one."""
+    """Make a generator of the device, seeded by the next number of another generator."""
     seed = int(torch.randint(2**31, (1,), generator=generator))
     return torch.Generator(device).manual_seed(seed)
 
 
 def majority(labels: torch.Tensor) -> torch.Tensor:
-    """The most frequent label in each block of two voxels a side, (B, 1, *spatial / 2)."""
+    """Return the most frequent label in each block of two voxels per side, shape (B, 1, *spatial / 2)."""
     corners = [labels[:, :, i::2, j::2, k::2] for i in (0, 1) for j in (0, 1) for k in (0, 1)]
     best, result = torch.zeros_like(corners[0]), corners[0]
     for label in corners:
@@ -218,7 +218,7 @@ def majority(labels: torch.Tensor) -> torch.Tensor:
 
 
 def contrast(image: torch.Tensor, variation: Variation, generator: torch.Generator) -> torch.Tensor:
-    """Bias field, blur, gamma and noise, each image its own but for the bias field's half."""
+    """Apply a random bias field, gamma and noise to each image, and sometimes a blur to the whole batch."""
     batch, device, dims = len(image), image.device, image.ndim - 2
     one = (batch, *[1] * (image.ndim - 1))
     coarse = torch.randn(batch, 1, *[3] * dims, generator=generator) * 0.2 * torch.rand(one, generator=generator)

@@ -1,4 +1,4 @@
-"""What each task packs, and how its samples vary in training."""
+"""The tasks of the GPU training: what each packs, and how its samples vary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["TASKS", "Task", "Variation"]
 
 @dataclass(frozen=True)
 class Variation:
-    """How far a sample is moved at random, in voxels of the packed grid and degrees, and how its contrast changes.
+    """The random variation of samples: motion, in degrees and in voxels of the packed grid, and contrast.
 
     Args:
         rotation: largest angle of both images, about each axis, in degrees.
@@ -36,19 +36,19 @@ class Variation:
 
 @dataclass(frozen=True)
 class Task:
-    """What is packed of a data set, and how it is trained on.
+    """A task: what is packed of its data set, and how it is trained.
 
     Args:
-        spatial_dims: of the network.
-        overlays: of ``train.yaml``, which define network and loss.
-        frames: keys of the images of a subject; none where images are painted from label maps.
-        spacing: of the packed grid, in mm; -1 keeps that of the image.
-        spatial_size: of the packed grid, in voxels; -1 keeps that of the image.
+        spatial_dims: 2 or 3, as the network.
+        overlays: overlays of ``train.yaml``, which define network and loss.
+        frames: keys of the images of a subject; none if images are painted from label maps.
+        spacing: voxel size of the packed grid, in mm; -1 keeps that of the image.
+        spatial_size: size of the packed grid, in voxels; -1 keeps that of the image.
         validation: subjects that are set aside for validation.
         test: subjects that are set aside for the published figures.
-        batch_size: pairs in a step; each is registered in both directions.
-        variation: of the samples.
-        crop: of a training sample, in voxels, from the middle of the grid.
+        batch_size: pairs per step; each pair is registered in both directions.
+        variation: the random variation of the samples.
+        crop: size of a training sample, in voxels, from the middle of the grid.
     """
 
     spatial_dims: int

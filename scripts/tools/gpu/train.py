@@ -1,10 +1,10 @@
-"""Train on packed data for so many seconds, on one GPU or on the CPU; the next call goes on from the last checkpoint.
+"""Trains on packed data for a number of seconds, on one GPU or on the CPU; the next call continues the training.
 
     python -m scripts.tools.gpu.train TASK --pack FILE.npz --seconds 300 --output_dir DIR [--override FILE.yaml]
 
 Network and loss are those of ``train.yaml`` with the overlay of the task. Each pair is registered in both directions,
-which have to be inverse to each other. In the first part of a training, the features alone are trained, as
-segmentations. ``model.pt`` holds a moving average of the weights, ``checkpoint.pt`` what the training continues from.
+and a term of the loss makes them inverse to each other. The first part of a training only trains the features, as
+segmentations. ``model.pt`` has a moving average of the weights, ``checkpoint.pt`` the state that a training continues.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class GpuTraining:
 
     Args:
         task: what to train.
-        arrays: of the packed file.
+        arrays: the arrays of the packed file.
         config: ``train.yaml`` with its overlays and overrides.
-        output_dir: where the checkpoints go.
+        output_dir: the folder for checkpoints.
         device: cuda or cpu.
-        seed: of the samples.
+        seed: seed of the samples.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class GpuTraining:
         self._resume()
 
     def run(self, seconds: float) -> None:
-        """Train for so many seconds, with one cycle of the learning rate."""
+        """Train for a number of seconds, with one cycle of the learning rate."""
         begin = written = time.monotonic()
         while (elapsed := time.monotonic() - begin) < seconds:
             terms = self._step(elapsed / seconds)
@@ -115,7 +115,7 @@ class GpuTraining:
         return {"loss": loss.item(), "norm": norm.item(), **terms}
 
     def _differentiate(self, loss: Callable[..., torch.Tensor], batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The loss of a batch, with the gradients of all parameters; on a GPU, one graph of some 10^4 kernels."""
+        """Compute the loss of a batch and all gradients; on a GPU, as one CUDA graph of about 10^4 kernels."""
         if self.device.type != "cuda" or not self.options["capture"]:
             self.optimizer.zero_grad(set_to_none=True)
             value = loss(batch)
@@ -149,7 +149,7 @@ class GpuTraining:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Dice of the labels before and after (nearest neighbour), folds in percent, of the averaged weights."""
+        """Measure, with the averaged weights, Dice before and after (nearest neighbour) and folds in percent."""
         sampler, classes = self.samplers["validation"], self.loss.classes
         count = min(VALIDATION_PAIRS, len(sampler.label))
         found = []
@@ -184,7 +184,7 @@ class GpuTraining:
         self.iteration, self.spent = state["iteration"], state["spent"]
 
     def _save(self, spent: float) -> None:
-        # without Adam's moments, which the warm-up makes anew: three times as small
+        # without Adam's moments, which the warm-up estimates again: a third of the size
         parts = {"network": self.network, "average": self.average}
         state = {name: part.state_dict() for name, part in parts.items()}
         checkpoint = {**state, "iteration": self.iteration, "spent": spent}
@@ -196,9 +196,9 @@ class _Captured:
     """A loss and its gradients as a CUDA graph, which starts without the processor's 5 microseconds for each kernel.
 
     Args:
-        loss: from a batch to a number.
-        batch: an example.
-        parameters: those that get gradients, at the same addresses each time.
+        loss: maps a batch to a number.
+        batch: an example of a batch.
+        parameters: the parameters that get gradients, at the same addresses each time.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ def _dice(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def read_config(task: Task, overrides: Sequence[Path]) -> ConfigParser:
-    """``train.yaml`` with the overlays of the task and further files."""
+    """Read ``train.yaml`` with the overlays of the task and further files."""
     configs = Path(BUNDLE_ROOT) / "configs"
     parser = ConfigParser()
     parser.read_config([*(str(configs / name) for name in ("train.yaml", *task.overlays)), *map(str, overrides)])
