@@ -1,4 +1,4 @@
-"""The tasks of the bundle: what is registered, with which configuration and weights. A new task is an entry here."""
+"""The tasks of the bundle, each with its configuration and weights. A new task is one more entry here."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ __all__ = ["TASKS", "Task", "find_task", "task_of"]
 
 @dataclass(frozen=True)
 class Task:
-    """One kind of images and the network that registers them.
+    """One kind of images, and the network that registers them.
 
     Args:
-        name: what a user calls the task; its overlay sets ``task`` to it.
-        weights: file of its shipped weights, relative to the bundle.
-        layouts: names of the data-set layouts whose images belong to it.
-        overlays: names of the configurations that are laid over ``train``, ``evaluate`` and ``inference``; none for
-            the task that these describe themselves.
-        intensity_range: the intensities that become 0 and 1, such as the window of a CT in Hounsfield units; None
-            stands for each image's own percentiles 1 and 99.
+        name: name for the user; the overlay of the task sets ``task`` to it.
+        weights: file of the shipped weights, relative to the bundle.
+        layouts: names of the data-set layouts whose images belong to the task.
+        overlays: names of the overlays of ``train``, ``evaluate`` and ``inference``; none for the default task.
+        intensity_range: the intensities that become 0 and 1, such as the window of a CT in Hounsfield units; None means
+            the percentiles 1 and 99 of each image.
     """
 
     name: str
@@ -32,12 +31,12 @@ class Task:
     intensity_range: tuple[float, float] | None = None
 
     def config_files(self, mode: str) -> list[str]:
-        """The files of ``train``, ``evaluate`` or ``inference`` with the task's overlays."""
+        """Return the files of ``train``, ``evaluate`` or ``inference`` with the overlays of the task."""
         return [str(Path(BUNDLE_ROOT) / "configs" / f"{name}.yaml") for name in (mode, *self.overlays)]
 
     @property
     def weights_file(self) -> Path:
-        """Where the shipped weights lie."""
+        """The path of the shipped weights."""
         return Path(BUNDLE_ROOT) / self.weights
 
 
@@ -55,10 +54,10 @@ TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 
 def find_task(name: str) -> Task:
-    """The task of this name.
+    """Return the task with this name.
 
     Raises:
-        InputError: when there is none.
+        InputError: when there is no such task.
     """
     if name not in TASKS:
         raise InputError(f"unknown task '{name}': expected one of {', '.join(TASKS)}.")
@@ -66,7 +65,7 @@ def find_task(name: str) -> Task:
 
 
 def task_of(layout: str) -> Task:
-    """The task that the images of a data-set layout belong to.
+    """Return the task of the images of a data-set layout.
 
     Raises:
         InputError: when no task has the layout.
