@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..support.errors import InputError
+from ..support.files import user_path
 
 __all__ = ["add_displacements", "read_pairs"]
 
@@ -34,7 +35,7 @@ def read_pairs(
     Raises:
         InputError: when files are missing or named twice, or the datalist is not of that form.
     """
-    given = {key: str(Path(str(value)).expanduser()) for key, value in files.items() if value is not None}
+    given = {key: str(user_path(value, key)) for key, value in files.items() if value is not None}
     if datalist is None and not given:
         return []
     if datalist is None:
@@ -44,8 +45,8 @@ def read_pairs(
         return [{"name": ".", **given}]
     if given:
         raise InputError(f"--datalist and --{next(iter(given))} were both given: expected one or the other.")
-    path = Path(str(datalist)).expanduser()
-    root = Path(dataset_dir).expanduser() if dataset_dir else path.parent
+    path = user_path(datalist, "datalist")
+    root = user_path(dataset_dir, "dataset_dir") if dataset_dir else path.parent
     entries = _read_json_list(path)
     pairs = [_check_entry(entry, f"{path}, entry {index}", root) for index, entry in enumerate(entries)]
     digits = len(str(len(pairs)))
@@ -71,7 +72,7 @@ def add_displacements(pairs: Iterable[Mapping[str, str]], **folders: str | None)
     result = [dict(pair) for pair in pairs]
     for key, folder in folders.items():
         for pair in result if folder is not None else ():
-            pair[key] = _find_displacement(Path(str(folder)).expanduser(), pair["name"], f"{key}s")
+            pair[key] = _find_displacement(user_path(folder or "", f"{key}s"), pair["name"], f"{key}s")
     return result
 
 
@@ -85,10 +86,10 @@ def _find_displacement(folder: Path, name: str, option: str) -> str:
 
 def _read_json_list(path: Path) -> list[Any]:
     try:
-        entries = json.loads(path.read_text())
+        entries = json.loads(path.read_bytes())  # UTF-8, UTF-16 or UTF-32, with a byte order mark or without
     except OSError as error:
         raise InputError(f"datalist: {path} cannot be read ({error.strerror}): expected a JSON file.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"datalist: {path} is not valid JSON ({error}).") from error
     if not isinstance(entries, list) or not entries:
         raise InputError(f"datalist: {path} holds no list of pairs: expected [{{fixed: ..., moving: ...}}, ...].")
@@ -102,13 +103,20 @@ def _check_entry(entry: Any, where: str, root: Path) -> dict[str, str]:
     unknown = sorted(set(entry) - set(keys))
     if unknown:
         raise InputError(f"{where} has the unknown key '{unknown[0]}': expected {', '.join(keys)}.")
+    given = {key: value for key, value in entry.items() if value not in (None, "")}
     for key in IMAGES:
-        if key not in entry:
+        if key not in given:
             raise InputError(f"{where} has no '{key}': expected fixed and moving.")
-    pair = {key: str(root / Path(str(entry[key])).expanduser()) for key in FILES if entry.get(key)}
-    if "name" in entry:
-        name = str(entry["name"])
-        if name in ("", ".") or Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"{where} has the name '{name}': expected a folder name below the output folder.")
-        pair["name"] = name
+    pair = {key: str(root / user_path(given[key], f"{where}, {key}")) for key in FILES if key in given}
+    if "name" in given:
+        pair["name"] = _folder_name(given["name"], where)
     return pair
+
+
+def _folder_name(name: Any, where: str) -> str:
+    """The name of a pair's folder, spelt in one way: ``./x/`` is ``x``."""
+    folder = Path(str(name))
+    usable = isinstance(name, str | int) and "\0" not in str(name)
+    if not usable or not folder.parts or folder.is_absolute() or ".." in folder.parts:
+        raise InputError(f"{where} has the name {name!r}: expected a folder name below the output folder.")
+    return str(folder)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..support.errors import InputError
+from ..support.files import user_path
 from .datalist import read_pairs
 from .layouts import DATALIST, LAYOUTS, SPLITS, Cohort, Form, Layout, Subject, Table
 from .learn2reg import find_descriptions, read_learn2reg
@@ -34,7 +35,7 @@ def find_subjects(dataset_dir: str | Path | None, layout: str | None = None) -> 
     """
     if dataset_dir is None:
         raise InputError("--dataset_dir is missing: expected a folder with a data set, or a JSON list of pairs.")
-    root = Path(str(dataset_dir)).expanduser()
+    root = user_path(dataset_dir, "dataset_dir")
     if root.suffix == ".json":
         return _read_datalist(root)
     if not root.is_dir():

@@ -14,6 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from ..support.errors import InputError
+from ..support.files import user_path
 from .alignment import grid_corners
 
 __all__ = ["LoadPaird", "check_same_grid", "open_nifti", "read_nifti", "read_voxels"]
@@ -29,7 +30,11 @@ def open_nifti(path: str | Path, role: str) -> nib.Nifti1Image:
     Raises:
         InputError: when there is no such file, or it is not NIfTI.
     """
-    path = Path(path).expanduser()
+    path = user_path(path, role)
+    if path.is_dir():
+        raise InputError(
+            f"{role}: {path} is a folder: expected a NIfTI file (.nii or .nii.gz); dcm2niix makes one of DICOM files."
+        )
     if not path.is_file():
         raise InputError(f"{role}: {path} does not exist: expected a NIfTI file (.nii or .nii.gz).")
     if not path.name.endswith((".nii", ".nii.gz")):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..support.errors import InputError
+from ..support.files import user_path
 
 __all__ = ["load_torchscript", "load_weights"]
 
@@ -62,7 +63,7 @@ def load_torchscript(path: str | Path, device: torch.device | str = "cpu") -> nn
 
 
 def _existing(path: str | Path, expected: str) -> Path:
-    path = Path(path).expanduser()
+    path = user_path(path, "weights")
     if not path.is_file():
         raise InputError(f"weights: {path} does not exist: expected {expected}.")
     return path

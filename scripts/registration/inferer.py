@@ -13,6 +13,7 @@ from monai.utils import convert_to_tensor
 
 from ..networks.kernels.memory import available_memory
 from ..networks.kernels.sampling import resize, upsample
+from ..support.command_line import number
 from ..support.errors import InputError
 
 __all__ = ["RegistrationInferer", "predict"]
@@ -31,13 +32,16 @@ class RegistrationInferer(Inferer):
         spatial_dims: of the network.
         amp: convolutions in half precision, float16 on a GPU and bfloat16 on a CPU.
         memory_limit: GiB that a registration may take; None is what is free.
+
+    Raises:
+        InputError: when the limit is not a number above 0.
     """
 
     def __init__(self, spatial_dims: int, amp: bool = False, memory_limit: float | None = None) -> None:
         super().__init__()
         self.spatial_dims = spatial_dims
         self.amp = amp
-        self.memory_limit = memory_limit
+        self.memory_limit = None if memory_limit is None else number("memory_limit", memory_limit, above=0)
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any

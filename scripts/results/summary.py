@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..support.bundle import versions
-from ..support.files import finite, prepare_folder, replace_files, sha256
+from ..support.files import finite, prepare_folder, replace_files, sha256, user_path
 from .measures import flatten
 from .tables import REGULARITY, Row, class_names, column_values, summary_table
 
@@ -43,9 +43,9 @@ class EvaluationSummary:
         weights: str | Path | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        self.output_dir = Path(output_dir).expanduser()
+        self.output_dir = user_path(output_dir, "output_dir")
         self.label_names = {str(number): name for number, name in (label_names or {}).items()}
-        self.weights = None if weights is None else Path(weights).expanduser()
+        self.weights = None if weights is None else user_path(weights, "weights")
         self.about = dict(about or {})
 
     def prepare(self) -> None:

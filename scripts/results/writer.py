@@ -15,7 +15,7 @@ from ..deformation.formats import ddf_to_itk, image_like
 from ..images.loading import open_nifti
 from ..support.bundle import versions
 from ..support.errors import InputError
-from ..support.files import finite, prepare_folder, replace_files, sha256
+from ..support.files import finite, prepare_folder, replace_files, sha256, user_path
 from .overview import draw_overview
 
 __all__ = ["RegistrationWriter"]
@@ -42,8 +42,8 @@ class RegistrationWriter:
     """
 
     def __init__(self, output_dir: str | Path, weights: str | Path | None, overwrite: bool = False) -> None:
-        self.output_dir = Path(output_dir).expanduser()
-        self.weights = None if weights is None else Path(weights).expanduser()
+        self.output_dir = user_path(output_dir, "output_dir")
+        self.weights = None if weights is None else user_path(weights, "weights")
         self.overwrite = overwrite
 
     def folder(self, pair: Mapping[Hashable, Any]) -> Path:

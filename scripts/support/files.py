@@ -13,7 +13,32 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["finite", "prepare_folder", "replace_file", "replace_files", "sha256"]
+__all__ = ["finite", "prepare_folder", "replace_file", "replace_files", "sha256", "user_path"]
+
+
+def user_path(value: str | Path, role: str) -> Path:
+    """The path that a user gave, with ``~`` for a home folder. Nothing needs to be there.
+
+    Args:
+        value: as it was written.
+        role: which file or folder it is to be, for the message.
+
+    Raises:
+        InputError: when no file can have that name, or nobody may look for it.
+    """
+    if not isinstance(value, str | Path) or str(value) == "":
+        raise InputError(f"{role} is {value!r}: expected the name of a file or a folder.")
+    try:
+        path = Path(value).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except RuntimeError as error:
+        raise InputError(f"{role}: {value} begins with the home of a user who is not there.") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{role}: {str(value)!r} cannot be the name of a file or a folder ({reason}).") from error
+    return path
 
 
 def prepare_folder(folder: Path) -> None:

@@ -16,6 +16,7 @@ from monai.engines import IterationEvents, SupervisedTrainer
 from monai.utils import CommonKeys
 
 from ..support.errors import InputError
+from ..support.files import user_path
 
 __all__ = ["ClipGradients", "SetEpoch", "TrainingState", "prepare_batch"]
 
@@ -110,7 +111,7 @@ class TrainingState:
         resume: bool = False,
         map_location: torch.device | str = "cpu",
     ) -> None:
-        self.path = Path(output_dir).expanduser() / LAST
+        self.path = user_path(output_dir, "output_dir") / LAST
         self.state = dict(state)
         self.validator = validator
         self.metric = metric

@@ -64,11 +64,32 @@ def test_displacements_are_found_by_the_name_of_the_pair(tmp_path):
         ([{"fixed": "f", "moving": "m", "fixed_label": "l"}], "entry 0 has the unknown key 'fixed_label'"),
         ([{"fixed": "f", "moving": "m", "name": "../a"}], "has the name '../a': expected a folder name below"),
         ([{"fixed": "f", "moving": "m", "name": "a"}] * 2, "names 2 pairs 'a': expected each name once"),
+        ([{"fixed": "f", "moving": "m", "name": n} for n in ("x", "./x/")], "names 2 pairs 'x': expected each name"),
+        ([{"fixed": None, "moving": "m"}], "entry 0 has no 'fixed'"),
+        ([{"fixed": ["f"], "moving": "m"}], r"entry 0, fixed is \['f'\]: expected the name of a file"),
+        ([{"fixed": "f\0", "moving": "m"}], r"entry 0, fixed: 'f\\x00' cannot be the name of a file"),
+        ([{"fixed": "f" * 300, "moving": "m"}], r"cannot be the name of a file or a folder \(File name too long\)"),
+        ([{"fixed": "~nobody_of_this_name/f", "moving": "m"}], "begins with the home of a user who is not there"),
+        ([{"fixed": "f", "moving": "m", "name": "a\0"}], r"has the name 'a\\x00': expected a folder name"),
+        ([{"fixed": "f", "moving": "m", "name": ["a"]}], r"has the name \['a'\]: expected a folder name"),
+        ("[" * 100_000, "is not valid JSON"),
     ],
 )
 def test_bad_datalists_are_named(tmp_path, content, message):
     with pytest.raises(InputError, match=f"pairs.json.*{message}"):
         read_pairs({}, write(tmp_path, content))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_a_datalist_in_any_encoding_of_json(tmp_path, encoding):
+    entries = [
+        {"name": "é", "fixed": "#$ü.nii", "moving": "m.nii"},
+        {"name": None, "fixed": "f.nii", "moving": "m.nii"},
+    ]
+    (tmp_path / "pairs.json").write_bytes(json.dumps(entries, ensure_ascii=False).encode(encoding))
+    pairs = read_pairs({}, str(tmp_path / "pairs.json"))
+    assert pairs[0] == {"name": "é", "fixed": str(tmp_path / "#$ü.nii"), "moving": str(tmp_path / "m.nii")}
+    assert pairs[1]["name"] == "pair_1"
 
 
 def test_nothing_given_is_no_pair():

@@ -1,8 +1,12 @@
 """Options that nobody defined, and errors in one line."""
 
+import json
+import subprocess
+import sys
+
 import pytest
 
-from scripts.support.command_line import check_options, flag, report_in_one_line
+from scripts.support.command_line import check_options, flag, number, report_in_one_line, texts
 from scripts.support.errors import InputError, find_input_error
 
 from ..conftest import ROOT
@@ -46,3 +50,66 @@ def test_a_defect_keeps_its_traceback(capsys):
     assert find_input_error(error) is None
     report_in_one_line(KeyError, error, None)
     assert "KeyError: 'x'" in capsys.readouterr().err
+
+
+def test_names_on_the_command_line_are_taken_letter_by_letter():
+    """What fire makes numbers, tuples and lists of, and what MONAI evaluates or splits."""
+    words = ("2026", "1e3", "run,2", "a#b", "$x.nii", "@fixed", "%y.json", "[1,2]", "'q'", "True", "None", "-1", "a=b")
+    for word in words:
+        assert texts([*CONFIGS, "--output_dir", word, "--fixed=" + word]) == {"output_dir": word, "fixed": word}
+    assert texts(["run", *CONFIGS, "-weights", "01", "--label-fixed", "02", "--spacing", "[1,1]"]) == {
+        "weights": "01",
+        "label_fixed": "02",
+    }
+    assert texts(["--fixed", "a", "--fixed", "b"]) == {"fixed": "b"}
+
+
+@pytest.mark.parametrize("words", [["--fixed"], ["--fixed", "--moving=b"], ["--fixed="]])
+def test_a_name_that_is_missing_is_an_error(words):
+    with pytest.raises(InputError, match="--fixed has no value"):
+        texts(words)
+
+
+def test_the_options_of_an_args_file_count_too(tmp_path):
+    (tmp_path / "args.json").write_text(json.dumps({"config_file": CONFIGS[1], "fixed": "$a#b", "moving": "m"}))
+    arguments = ["--args_file", str(tmp_path / "args.json"), "--moving", "n"]
+    assert texts(arguments) == {"fixed": "$a#b", "moving": "n"}
+    check_options(arguments)
+    with pytest.raises(InputError, match="unknown option --movng"):
+        check_options([*arguments, "--movng", "1"])
+
+
+@pytest.mark.slow
+def test_the_command_is_known_however_python_is_called(tmp_path):
+    """A text that MONAI would run as Python names a file, and a misspelt option is an error."""
+    code = f"$open('{tmp_path}/ran', 'w').write('x')"
+    for options, message in (
+        (["--fixed", code, "--moving", "@fixed"], f"error: fixed: {code} does not exist"),
+        (["--fixd", "a"], "error: unknown option --fixd: did you mean --fixed?"),
+    ):
+        python = [sys.executable, "-W", "ignore", "-u"]
+        command = [*python, "-m", "monai.bundle", "run", *CONFIGS, *options, "--output_dir", tmp_path]
+        result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+        assert result.returncode == 1
+        assert result.stderr.splitlines()[-1].startswith(message)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("value", [0, -1, "abc", True, None, "nan", "inf", [1]])
+def test_a_number_that_is_none_is_named(value):
+    with pytest.raises(InputError, match=r"--memory_limit is .*: expected a number above 0"):
+        number("memory_limit", value, above=0)
+    assert number("memory_limit", "2.5", above=0) == 2.5
+    with pytest.raises(InputError, match="expected a whole number above -1"):
+        number("refine_steps", 1.5, above=-1, whole=True)
+
+
+def test_an_interrupt_is_told_in_words_that_fit(capsys):
+    report_in_one_line(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "interrupted; the same command goes on where it was.\n"
+
+
+def test_an_error_is_one_line_whatever_a_name_holds(capsys):
+    error = InputError("fixed: a\nb.nii does not exist.")
+    report_in_one_line(InputError, error, None)
+    assert capsys.readouterr().err == "error: fixed: a b.nii does not exist.\n"
