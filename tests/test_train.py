@@ -8,9 +8,7 @@ import time
 
 import pytest
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
-from monai.data import MetaTensor
-from monai.transforms import Compose
+from monai.bundle import ConfigWorkflow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from .conftest import ROOT, SAMPLES, config_files, message_of
@@ -56,27 +54,6 @@ def scalars(folder):
 def weights(path):
     state = torch.load(path, weights_only=True)
     return state.get("network", state)
-
-
-def test_motion_deforms_the_moving_image_and_its_label_and_nothing_else():
-    parser = ConfigParser()
-    parser.read_config(str(ROOT / "configs" / "train.yaml"))
-    parser.update({**SMALL_2D, "label_weight": 1, "motion": 0.2})
-    names = ("SplitDimd", "RandSmoothDeformd", "ConcatItemsd")
-    motion = Compose([t for t in parser.get_parsed_content("train#random_transforms") if type(t).__name__ in names])
-    assert len(motion.transforms) == 3
-    motion.set_random_state(0)
-    x, y = torch.meshgrid(torch.arange(48), torch.arange(40), indexing="ij")
-    disk = MetaTensor(((x - 20) ** 2 + (y - 22) ** 2 < 144)[None].float())
-    moved = 0
-    for _ in range(10):
-        data = motion({"image": torch.cat([disk, disk]), "label_fixed": disk, "label_moving": disk})
-        assert torch.equal(data["image"][1:], disk)
-        assert torch.equal(data["label_fixed"], disk)
-        moving = (data["image"][:1] > 0.5).float()
-        assert (moving != data["label_moving"]).float().mean() < 0.01  # but where linear and nearest differ
-        moved += bool((moving != disk).float().mean() > 0.05)
-    assert 2 <= moved <= 8  # one in two
 
 
 def test_what_a_training_leaves_behind(bundle, tmp_path):

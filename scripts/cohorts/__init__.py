@@ -1,7 +1,7 @@
 """Which files belong together: data sets in known layouts, their subjects, pairs of subjects, and tasks."""
 
 from .datalist import read_pairs
-from .pairing import frame_pairs, make_pairs, partners, select_subjects, training_items
+from .pairing import frame_pairs, make_pairs, select_subjects, training_items, training_partners
 from .subjects import find_subjects
 from .tasks import TASKS, find_task, task_of
 
@@ -11,9 +11,9 @@ __all__ = [
     "find_task",
     "frame_pairs",
     "make_pairs",
-    "partners",
     "read_pairs",
     "select_subjects",
     "task_of",
     "training_items",
+    "training_partners",
 ]

@@ -15,12 +15,12 @@ from .layouts import SPLITS, Cohort, Subject
 __all__ = [
     "atlas_pairs",
     "frame_pairs",
+    "half_pairs",
     "make_pairs",
-    "partners",
     "select_subjects",
     "subject_pairs",
-    "targets",
     "training_items",
+    "training_partners",
 ]
 
 logger = logging.getLogger(__name__)
@@ -258,25 +258,48 @@ def training_items(
     Raises:
         InputError: when the pairing is not one of these, or no subject has these images.
     """
+    fixed, moving = fixed or cohort.layout.fixed, moving or cohort.layout.moving
+    if _training_pairing(cohort, pairing) == "frames":
+        return frame_pairs(subjects, fixed, moving, labelled)
+    return half_pairs(subjects, "fixed", fixed, labelled)
+
+
+def training_partners(
+    cohort: Cohort,
+    subjects: Sequence[Subject],
+    pairing: str | None = None,
+    moving: str | None = None,
+    labelled: bool = False,
+) -> list[dict[str, str]]:
+    """The moving halves that complete the items of :func:`training_items`, which has the same arguments.
+
+    Pairs of frames are complete, and get an empty list.
+    """
+    if _training_pairing(cohort, pairing) == "frames":
+        return []
+    return half_pairs(subjects, "moving", moving or cohort.layout.moving, labelled)
+
+
+def _training_pairing(cohort: Cohort, pairing: str | None) -> str:
     pairing = pairing or cohort.layout.pairing
     if pairing not in ("frames", "subjects"):
         raise InputError(f"unknown pairing '{pairing}' for training: expected frames or subjects.")
-    fixed = fixed or cohort.layout.fixed
-    if pairing == "frames":
-        return frame_pairs(subjects, fixed, moving or cohort.layout.moving, labelled=labelled)
-    return targets(subjects, fixed, labelled)
+    return pairing
 
 
-def targets(subjects: Iterable[Subject], fixed: str = "T1", labelled: bool = False) -> list[dict[str, str]]:
-    """Return the fixed half of a pair for each subject: ``name``, ``fixed``, ``label_fixed``; for ``RandPartnerd``."""
-    usable = _usable(subjects, (fixed,), labelled)
-    return [{"name": subject.name, **_half("fixed", subject, fixed)} for subject in usable]
+def half_pairs(subjects: Iterable[Subject], role: str, key: str = "T1", labelled: bool = False) -> list[dict[str, str]]:
+    """The fixed or the moving half of a pair for each subject.
 
+    Args:
+        subjects: in any order.
+        role: ``fixed`` or ``moving``.
+        key: of the image.
+        labelled: only subjects with a label of it.
 
-def partners(subjects: Iterable[Subject], moving: str = "T1", labelled: bool = False) -> list[dict[str, str]]:
-    """Return the moving half of a pair for each subject: ``name``, ``moving``, ``label_moving``; see ``targets``."""
-    usable = _usable(subjects, (moving,), labelled)
-    return [{"name": subject.name, **_half("moving", subject, moving)} for subject in usable]
+    Returns:
+        dictionaries with ``name``, the role, and ``label_<role>`` where there is a label.
+    """
+    return [{"name": subject.name, **_half(role, subject, key)} for subject in _usable(subjects, (key,), labelled)]
 
 
 def _by_name(subjects: Iterable[Subject]) -> list[Subject]:

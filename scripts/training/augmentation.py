@@ -1,22 +1,136 @@
-"""Random transforms of a pair that MONAI does not have: who is its other half, and which is which."""
+"""From preprocessed pairs to training samples: one description of all that is random about them."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from monai.transforms import RandomizableTransform
+from monai.transforms import (
+    Compose,
+    ConcatItemsd,
+    EnsureTyped,
+    RandAdjustContrastd,
+    RandAffined,
+    RandAxisFlipd,
+    RandBiasFieldd,
+    RandGaussianSmoothd,
+    RandomizableTransform,
+    RandSmoothDeformd,
+    RandSpatialCropd,
+    SelectItemsd,
+    SplitDimd,
+    SqueezeDimd,
+    Transform,
+)
 
 from ..support.errors import InputError
 
-__all__ = ["RandPartnerd", "RandSwapd"]
+__all__ = ["RandPartnerd", "RandSwapd", "augment_pair", "sample_transforms"]
+
+LABELS = ("label_fixed", "label_moving")
+
+
+def sample_transforms(partners: Sequence[Mapping[str, str]], preprocessing: Compose, augmentation: Compose) -> Compose:
+    """All transforms from the files of an item to a training sample, in one list.
+
+    Args:
+        partners: the moving halves that :class:`RandPartnerd` chooses from; none where the items are pairs already.
+        preprocessing: what :func:`~scripts.images.preprocess_pair` describes.
+        augmentation: what :func:`augment_pair` describes.
+    """
+    pairing = [RandPartnerd(partners)] if partners else []
+    return Compose([*pairing, *preprocessing.transforms, *augmentation.transforms])
+
+
+def augment_pair(
+    size: Sequence[int],
+    labelled: bool = False,
+    augmentation: bool = True,
+    zoom: float = 0.15,
+    gamma: tuple[float, float] = (0.7, 1.5),
+    elastic: float = 0.0,
+    motion: float = 0.0,
+    scanner_prob: float = 0.0,
+    swap_prob: float = 0.5,
+) -> Compose:
+    """The random transforms from a preprocessed pair to a training sample: ``image`` and, where labelled, the labels.
+
+    Args:
+        size: of a sample in voxels, two numbers for a random slice of a stack, three for a volume; -1 keeps an axis.
+        labelled: the pair has ``label_fixed`` and ``label_moving``.
+        augmentation: False leaves out everything but the choice of the slice or crop and the swap.
+        zoom: largest relative change of size.
+        gamma: range of the exponent that changes the contrast.
+        elastic: largest displacement of a random smooth deformation of both images, as a fraction of half the sample.
+        motion: the same for the moving image alone.
+        scanner_prob: probability of a bias field, and of a blur, the same for both images.
+        swap_prob: probability that fixed and moving change places.
+    """
+    dims, keys = len(size), ["image", *LABELS] if labelled else ["image"]
+    transforms: list[Transform] = [
+        SelectItemsd(keys),
+        RandSpatialCropd(keys, roi_size=[*size, 1][:3], random_size=False),
+        *([SqueezeDimd(keys, dim=-1)] if dims == 2 else []),
+        RandSwapd(swap_prob),
+    ]
+    if augmentation:
+        transforms += [RandAxisFlipd(keys, prob=0.5), _affine(keys, dims, zoom)]
+        transforms += [_smooth_deformation(keys, size, elastic, prob=0.8)] if elastic else []
+        transforms += _motion(size, motion, labelled) if motion else []
+        transforms += [RandAdjustContrastd("image", prob=0.8, gamma=gamma), *_scanner(scanner_prob)]
+    return Compose([*transforms, EnsureTyped(keys, track_meta=False)])
+
+
+def _affine(keys: Sequence[str], dims: int, zoom: float) -> Transform:
+    """A rotation, by any angle in a plane and by few degrees in a volume, and a change of size along each axis."""
+    rotation = (3.14,) if dims == 2 else (0.2, 0.2, 0.2)
+    scale = (zoom,) * dims
+    return RandAffined(
+        keys, prob=0.8, rotate_range=rotation, scale_range=scale, mode=_modes(keys), padding_mode="border"
+    )
+
+
+def _smooth_deformation(keys: Sequence[str], size: Sequence[int], largest: float, prob: float) -> Transform:
+    """One random displacement of all keys, with a control point every 16 voxels."""
+    return RandSmoothDeformd(
+        keys,
+        prob=prob,
+        spatial_size=size,
+        rand_size=[max(2, n // 16) for n in size],
+        field_mode="bicubic" if len(size) == 2 else "trilinear",
+        def_range=largest,
+        grid_mode=_modes(keys),
+    )
+
+
+def _motion(size: Sequence[int], largest: float, labelled: bool) -> list[Transform]:
+    """A smooth deformation of the moving image and its label alone."""
+    keys = ["image_moving", "label_moving"] if labelled else ["image_moving"]
+    return [
+        SplitDimd("image", dim=0, output_postfixes=["moving", "fixed"]),
+        _smooth_deformation(keys, size, largest, prob=0.5),
+        ConcatItemsd(["image_moving", "image_fixed"], name="image"),
+    ]
+
+
+def _scanner(prob: float) -> list[Transform]:
+    sigma = (0.25, 0.8)
+    return [
+        RandBiasFieldd("image", prob=prob, coeff_range=(-0.15, 0.15)),
+        RandGaussianSmoothd("image", prob=prob, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma),
+    ]
+
+
+def _modes(keys: Sequence[str]) -> list[str]:
+    return ["nearest" if key in LABELS else "bilinear" for key in keys]
 
 
 class RandPartnerd(RandomizableTransform):
     """Give an item with ``name``, ``fixed``, ``label_fixed`` the moving half of a random other subject.
 
     Args:
-        partners: what :func:`partners` lists.
+        partners: dictionaries with ``name``, ``moving`` and ``label_moving``, as
+            :func:`~scripts.cohorts.training_partners` lists them.
 
     Raises:
         InputError: when an item has no other subject to go with.
@@ -48,7 +162,7 @@ class RandSwapd(RandomizableTransform):
     """Let fixed and moving change places: the channels of ``image``, and the labels.
 
     Args:
-        prob: how often.
+        prob: the probability that they do.
     """
 
     def __init__(self, prob: float = 0.5) -> None:

@@ -10,7 +10,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from monai.data import Dataset
 from monai.engines import SupervisedTrainer
+from monai.handlers import TensorBoardStatsHandler
 from monai.utils import convert_to_tensor
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -18,11 +21,50 @@ from torch.utils.tensorboard import SummaryWriter
 from ..networks import DeepSupervision, GraDIRN
 from ..networks.kernels.sampling import warp
 from ..results.overview import draw_grid
+from ..support.processes import rank_and_count
 from .losses import RegistrationLoss
 
-__all__ = ["EpochLog", "RegistrationBoard"]
+__all__ = ["EpochLog", "Monitor", "RegistrationBoard"]
 
 logger = logging.getLogger(__name__)
+
+
+class Monitor:
+    """All that is seen of a training: the log, a progress bar and TensorBoard; from the first of several processes.
+
+    Args:
+        output_dir: takes the folder ``tensorboard``.
+        validator: the engine of the validation, attached to the trainer before.
+        network: without the wrappers of a training.
+        loss: of the training.
+        dataset: of the validation; :class:`RegistrationBoard` shows its first pair.
+        interval: of the validation, in epochs.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        validator: Engine,
+        network: nn.Module,
+        loss: RegistrationLoss,
+        dataset: Dataset,
+        interval: int,
+    ) -> None:
+        self.log_dir = Path(output_dir).expanduser() / "tensorboard"
+        self.validator = validator
+        self.network = network
+        self.loss = loss
+        self.dataset = dataset
+        self.interval = interval
+
+    def attach(self, engine: SupervisedTrainer) -> None:
+        if rank_and_count()[0] > 0:
+            return
+        for each in (self.validator, engine):
+            TensorBoardStatsHandler(log_dir=str(self.log_dir), iteration_log=False).attach(each)
+        EpochLog(self.validator, self.interval).attach(engine)
+        RegistrationBoard(self.log_dir, self.network, self.loss, self.dataset[0], self.interval).attach(engine)
+        ProgressBar(desc="epoch", disable=None).attach(engine)  # shown only on a terminal
 
 
 class EpochLog:

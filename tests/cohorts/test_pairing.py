@@ -10,11 +10,12 @@ from scripts.cohorts.layouts import LAYOUTS, Cohort, Subject
 from scripts.cohorts.pairing import (
     atlas_pairs,
     frame_pairs,
+    half_pairs,
     make_pairs,
-    partners,
     select_subjects,
     subject_pairs,
-    targets,
+    training_items,
+    training_partners,
 )
 from scripts.cohorts.subjects import find_subjects
 from scripts.support.errors import InputError
@@ -233,7 +234,10 @@ def test_an_atlas():
             "pairing is ring and atlas is b00",
         ),
         (lambda: make_pairs(cohort(brains(2)), num_pairs=0), "num_pairs is 0: expected at least 1"),
-        (lambda: RandPartnerd(partners(brains(1)))({"name": "b00"}), "b00 has no partner: expected two subjects"),
+        (
+            lambda: RandPartnerd(half_pairs(brains(1), "moving"))({"name": "b00"}),
+            "b00 has no partner: expected two subjects",
+        ),
     ],
 )
 def test_pairs_that_cannot_be_made_are_named(call, message):
@@ -286,8 +290,8 @@ def test_pairs_of_the_data_set_itself():
     # of a group, those of the chosen subjects
     chosen = names(select_subjects(scans, "train", test=0, group="a"))
     assert chosen == ["A_0000", "A_0002"]
-    of_group = make_pairs(learn2reg, "train", test=0, group="a")
-    assert names(of_group) == [f"{name}_0000_to_{name}_0001" for name in chosen]
+    pairs = make_pairs(learn2reg, "train", test=0, group="a")
+    assert names(pairs) == [f"{name}_0000_to_{name}_0001" for name in chosen]
     # another pairing, other images or all subjects: none of the data set's own
     assert names(make_pairs(learn2reg, "train", test=0, pairing="ring", num_pairs=1)) == ["A_0001_to_A_0000"]
     assert names(make_pairs(learn2reg, "train", test=0, fixed="0001", num_pairs=1)) == ["A_0001_to_A_0000"]
@@ -298,8 +302,8 @@ def test_pairs_of_the_data_set_itself():
 
 def test_random_partners_are_other_subjects_and_depend_on_the_seed_only():
     subjects = brains(4)
-    transform = RandPartnerd(partners(subjects))
-    items = targets(subjects)
+    transform = RandPartnerd(half_pairs(subjects, "moving"))
+    items = half_pairs(subjects, "fixed")
     assert items[1] == {"name": "b01", "fixed": "b01/T1.nii.gz", "label_fixed": "b01/T1_gt.nii.gz"}
 
     def draw(seed):
@@ -314,16 +318,34 @@ def test_random_partners_are_other_subjects_and_depend_on_the_seed_only():
     assert len(met) == 4 * 3  # everyone else, and never itself
     assert min(met.values()) > 5
     assert drawn == draw(0) != draw(1)
-    assert items == targets(subjects)
+    assert items == half_pairs(subjects, "fixed")
 
 
 def test_random_partners_of_another_modality_or_without_label():
     subjects = [subject("a", ("T1", "T2")), subject("b", ("T1", "T2"), labelled=False)]
-    pair = RandPartnerd(partners(subjects, moving="T2"))(targets(subjects)[0])
+    pair = RandPartnerd(half_pairs(subjects, "moving", "T2"))(half_pairs(subjects, "fixed")[0])
     assert pair == {"name": "a", "fixed": "a/T1.nii.gz", "label_fixed": "a/T1_gt.nii.gz", "moving": "b/T2.nii.gz"}
     stranger = {"name": "x", "fixed": "x.nii.gz"}
-    assert RandPartnerd(partners(subjects[:1]))(stranger)["moving"] == "a/T1.nii.gz"
-    assert names(partners(subjects, labelled=True)) == names(targets(subjects, labelled=True)) == ["a"]
+    assert RandPartnerd(half_pairs(subjects[:1], "moving"))(stranger)["moving"] == "a/T1.nii.gz"
+    assert (
+        names(half_pairs(subjects, "moving", labelled=True))
+        == names(half_pairs(subjects, "fixed", labelled=True))
+        == ["a"]
+    )
+
+
+def test_a_training_draws_from_pairs_of_frames_or_completes_halves():
+    hearts = [subject("p0", ("ED", "ES")), subject("p1", ("ED", "ES"))]
+    cardiac = cohort(hearts, "acdc")
+    assert training_items(cardiac, hearts) == frame_pairs(hearts)
+    assert training_partners(cardiac, hearts) == []
+    heads = brains(2)
+    ibsr = cohort(heads, "ibsr")
+    assert training_items(ibsr, heads) == half_pairs(heads, "fixed")
+    assert training_partners(ibsr, heads) == half_pairs(heads, "moving")
+    for what in (training_items, training_partners):
+        with pytest.raises(InputError, match="unknown pairing 'ring' for training: expected frames or subjects"):
+            what(ibsr, heads, "ring")
 
 
 def test_the_keys_of_shipped_pairs(caplog):
