@@ -67,7 +67,7 @@ def test_overlays_replace_only_what_is_defined():
         keys = set(load_config(name)) - own.get(name, set())
         assert keys <= train | {"weights"}
         # what is no matter of training alone is a matter of all
-        model = keys & {"weights", "spatial_dims", "spacing", "spatial_size", "alignment", "native_transforms"}
+        model = keys & {"task", "weights", "spatial_dims", "spacing", "spatial_size", "alignment", "native_transforms"}
         assert model <= inference & evaluate
 
 

@@ -88,7 +88,8 @@ class Propagator:
         """
         data = self._register({"fixed": fixed, "moving": moving, "label_moving": label_moving})
         image, warped = data["native_fixed"].as_tensor()[0], data["warped"][0]
-        scaled = [rescale(image, image), rescale(warped, data["native_moving"].as_tensor())]
+        window = data["intensity_range"]
+        scaled = [rescale(image, image, window), rescale(warped, data["native_moving"].as_tensor(), window)]
         return Propagation(
             image,
             warped,

@@ -18,6 +18,7 @@ from ..deformation.jacobian import (
     non_diffeomorphic_volume,
     published_measures,
 )
+from ..images.preprocessing import PERCENTILES
 from ..support.errors import InputError
 
 __all__ = [
@@ -106,14 +107,17 @@ def rmse(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float
     return (first[mask].double() - second[mask].double()).square().mean().sqrt().item()
 
 
-def rescale(image: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """To [0, 1] between the percentiles 1 and 99 of a reference, clipped: what the preprocessing does to both images.
+def rescale(
+    image: torch.Tensor, reference: torch.Tensor, intensity_range: tuple[float, float] | None = None
+) -> torch.Tensor:
+    """Clip to a range of intensities and scale it to [0, 1]: what the preprocessing does to both images.
 
     Args:
         image: any shape.
         reference: the image as read, of which ``image`` was resampled.
+        intensity_range: the intensities that become 0 and 1; None stands for the reference's percentiles 1 and 99.
     """
-    low, high = np.percentile(reference.numpy(), (1, 99))
+    low, high = intensity_range or np.percentile(reference.numpy(), PERCENTILES)
     return ((image - low) / max(high - low, 1e-9)).clamp(0, 1)
 
 
@@ -237,12 +241,12 @@ def _as_batch(field: torch.Tensor, spatial_dims: int) -> torch.Tensor:
 
 
 def _similarity(data: Mapping[Hashable, Any], mask: torch.Tensor) -> dict[str, dict[str, float]]:
-    fixed = data["native_fixed"].as_tensor()[0]
+    fixed, window = data["native_fixed"].as_tensor()[0], data.get("intensity_range")
     result: dict[str, dict[str, float]] = {"ncc": {}, "rmse": {}}
     for name, key in _BEFORE_AFTER.items():
         moving = data[key][0]
         result["ncc"][name] = pearson(fixed, moving, mask)
-        scaled = rescale(fixed, fixed), rescale(moving, data["native_moving"].as_tensor())
+        scaled = rescale(fixed, fixed, window), rescale(moving, data["native_moving"].as_tensor(), window)
         result["rmse"][name] = rmse(*scaled, mask)
     return result
 
