@@ -271,9 +271,9 @@ def training_partners(
     moving: str | None = None,
     labelled: bool = False,
 ) -> list[dict[str, str]]:
-    """The moving halves that complete the items of :func:`training_items`, which has the same arguments.
+    """List the moving halves that complete the items of :func:`training_items`, which has the same arguments.
 
-    Pairs of frames are complete, and get an empty list.
+    The list is empty where the items are pairs of frames, which are complete.
     """
     if _training_pairing(cohort, pairing) == "frames":
         return []
@@ -288,16 +288,16 @@ def _training_pairing(cohort: Cohort, pairing: str | None) -> str:
 
 
 def half_pairs(subjects: Iterable[Subject], role: str, key: str = "T1", labelled: bool = False) -> list[dict[str, str]]:
-    """The fixed or the moving half of a pair for each subject.
+    """Return the fixed or the moving half of a pair for each subject; :class:`RandPartnerd` makes pairs of them.
 
     Args:
         subjects: in any order.
         role: ``fixed`` or ``moving``.
-        key: of the image.
-        labelled: only subjects with a label of it.
+        key: key of the image.
+        labelled: only use subjects with a label of this image.
 
     Returns:
-        dictionaries with ``name``, the role, and ``label_<role>`` where there is a label.
+        dictionaries with ``name``, the role and, where there is a label, ``label_<role>``.
     """
     return [{"name": subject.name, **_half(role, subject, key)} for subject in _usable(subjects, (key,), labelled)]
 

@@ -99,7 +99,7 @@ class ScaleIntensitiesd(Transform):
 
 
 def check_range(intensity_range: Sequence[float] | None) -> tuple[float, float] | None:
-    """A range of intensities as two numbers, or None.
+    """Return a range of intensities as two numbers, or None.
 
     Raises:
         InputError: when it is neither.

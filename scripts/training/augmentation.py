@@ -31,7 +31,7 @@ LABELS = ("label_fixed", "label_moving")
 
 
 def sample_transforms(partners: Sequence[Mapping[str, str]], preprocessing: Compose, augmentation: Compose) -> Compose:
-    """All transforms from the files of an item to a training sample, in one list.
+    """Return all transforms from the files of an item to a training sample, in one list.
 
     Args:
         partners: the moving halves that :class:`RandPartnerd` chooses from; none where the items are pairs already.
@@ -53,7 +53,7 @@ def augment_pair(
     scanner_prob: float = 0.0,
     swap_prob: float = 0.5,
 ) -> Compose:
-    """The random transforms from a preprocessed pair to a training sample: ``image`` and, where labelled, the labels.
+    """Return the random transforms from a preprocessed pair to a sample: ``image`` and, where labelled, its labels.
 
     Args:
         size: of a sample in voxels, two numbers for a random slice of a stack, three for a volume; -1 keeps an axis.
@@ -82,7 +82,7 @@ def augment_pair(
 
 
 def _affine(keys: Sequence[str], dims: int, zoom: float) -> Transform:
-    """A rotation, by any angle in a plane and by few degrees in a volume, and a change of size along each axis."""
+    """Make a rotation, by any angle in a plane and by few degrees in a volume, and a change of size along each axis."""
     rotation = (3.14,) if dims == 2 else (0.2, 0.2, 0.2)
     scale = (zoom,) * dims
     return RandAffined(
@@ -91,7 +91,7 @@ def _affine(keys: Sequence[str], dims: int, zoom: float) -> Transform:
 
 
 def _smooth_deformation(keys: Sequence[str], size: Sequence[int], largest: float, prob: float) -> Transform:
-    """One random displacement of all keys, with a control point every 16 voxels."""
+    """Make one random displacement of all keys, with a control point every 16 voxels."""
     return RandSmoothDeformd(
         keys,
         prob=prob,
@@ -104,7 +104,7 @@ def _smooth_deformation(keys: Sequence[str], size: Sequence[int], largest: float
 
 
 def _motion(size: Sequence[int], largest: float, labelled: bool) -> list[Transform]:
-    """A smooth deformation of the moving image and its label alone."""
+    """Make a smooth deformation of the moving image and its label alone."""
     keys = ["image_moving", "label_moving"] if labelled else ["image_moving"]
     return [
         SplitDimd("image", dim=0, output_postfixes=["moving", "fixed"]),
