@@ -37,6 +37,7 @@ WARM_UP = 0.03  # fraction of the time
 AVERAGE = 0.998
 CHECKPOINT_SECONDS = 60
 VALIDATION_PAIRS = 16
+MAX_SKIPPED = 20  # steps without a finite gradient
 
 
 class GpuTraining:
@@ -71,7 +72,7 @@ class GpuTraining:
         subset = {s: {k.removeprefix(f"{s}_"): v for k, v in arrays.items() if k.startswith(s)} for s in SUBSETS}
         self.samplers = {s: Sampler(task, {**subset[s], "label_ids": arrays["label_ids"]}, device) for s in SUBSETS}
         self.graphs: dict[Callable[..., torch.Tensor], _Captured] = {}
-        self.iteration, self.spent = 0, 0.0
+        self.iteration, self.spent, self.skipped, self.features_only = 0, 0.0, 0, False
         self._resume()
 
     def run(self, seconds: float) -> None:
@@ -92,6 +93,9 @@ class GpuTraining:
 
     def _step(self, progress: float) -> dict[str, float]:
         features_only = self.options["features_first"] > progress and not self.resumed
+        if self.features_only and not features_only:  # Adam has seen no gradient of the other parameters so far
+            self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1.0)
+        self.features_only = features_only
         rate = min(1.0, progress / WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in self.optimizer.param_groups:
             group["lr"] = self.options["learning_rate"] * max(rate, 0.01)
@@ -104,11 +108,16 @@ class GpuTraining:
         }
         loss = self._differentiate(self._feature_loss if features_only else self._registration_loss, both)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options["gradient_norm"])
+        self.skipped = 0 if torch.isfinite(norm) else self.skipped + 1
+        if self.skipped > MAX_SKIPPED:
+            raise FloatingPointError(f"{self.skipped} steps in a row had gradients that are not finite")
+        self.iteration += 1
+        if self.skipped:
+            return {}
         self.optimizer.step()
         decay = min(AVERAGE, (1 + self.iteration) / (10 + self.iteration))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
-        self.iteration += 1
         if self.iteration % 50:
             return {}
         terms = {} if features_only else {k: v.item() for k, v in self.loss.terms.items()}
