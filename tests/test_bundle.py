@@ -72,16 +72,25 @@ def test_overlays_replace_only_what_is_defined():
 
 
 def test_the_network_that_is_trained_is_the_one_that_is_used():
-    trained, used = load_config("train")["network_def"], load_config("inference")["network_def"]
-    assert trained.pop("output_scale") == 0.05  # of the initial weights alone
-    assert trained.pop("initial_step_size") == [None, None, None, 1.5]  # likewise
-    assert trained["num_repeats"][:3] == used["num_repeats"][:3]
-    used["num_repeats"][3] = "@refine_steps"  # which is 0 in training
-    assert (
-        {**trained, "spatial_dims": 2}
-        == used
-        == load_config("evaluate")["network_def"] | {"num_repeats": used["num_repeats"]}
-    )
+    trained, inference, evaluation = (load_config(name)["network_def"] for name in ("train", "inference", "evaluate"))
+    assert trained == inference == evaluation
+    parser = ConfigParser({"bundle_root": str(ROOT), "refine_steps": 0, "network_def": trained})
+    network = parser.get_parsed_content("network_def")
+    # as an overlay, the file gives the same
+    parser.read_config([str(CONFIGS / f"{name}.yaml") for name in ("inference", "cardiac")])
+    parser["refine_steps"] = 0
+    assert str(parser.get_parsed_content("network_def")) == str(network)
+    assert network.num_repeats == (3, 3, 1, 0)
+
+
+def test_an_argument_of_the_network_can_be_replaced():
+    parser = ConfigParser()
+    parser.read_config(str(CONFIGS / "inference.yaml"))
+    parser["network_def#num_repeats"] = [1, 1, 1, 1]
+    parser["network_def#regularizer"] = {"_target_": "scripts.networks.CNN", "channels": 4}
+    network = parser.get_parsed_content("network_def")
+    assert network.num_repeats == (1, 1, 1, 1)
+    assert {blocks[0].regularizer.convs[0].out_channels for blocks in network.levels} == {4}
 
 
 def test_the_number_of_refinement_steps_is_that_of_the_task_or_the_users():

@@ -12,7 +12,7 @@ import torch
 from monai.bundle import ckpt_export
 from scipy.ndimage import map_coordinates
 
-from scripts.networks import GraDIRN
+from scripts.networks import CNN, LNCC, Demons, Features, GraDIRN
 from scripts.results.writer import OUTPUTS
 
 from .conftest import ROOT, blobs, load_json, message_of, oblique_affine
@@ -81,8 +81,8 @@ def test_the_exported_network_gives_the_same_files(infer, samples, tmp_path):
 
 def shift_weights(path, shift):
     """Weights of ``hippocampus.yaml`` that answer every pair with one shift, in voxels of the network's grid."""
-    options = {"normalize_step": True, "regularizer_input": "step", "num_features": 2, "num_channels": (16, 0)}
-    net = GraDIRN(3, (1, 1), (4, 1), similarity="lncc", window_size=5, **options)
+    options = {"step": Demons(LNCC(5)), "regularizer": (CNN(16, inputs="step"), None), "features": Features(2)}
+    net = GraDIRN(3, (1, 1), (4, 1), **options)
     for blocks in net.levels:
         blocks[0].step_size.data.zero_()
     for parameter in net.levels[0][0].regularizer.parameters():
@@ -261,7 +261,7 @@ def test_every_bad_input_ends_in_one_line_and_without_output(infer, samples, sav
         "do not overlap": {"moving": save("far.nii", blobs((8, 8, 3)), np.diag([-1.0, 1, 8, 1]) * 1.0)},
         "expected (160, 160, 7), the grid of": {"label_fixed": save("label.nii", np.ones((8, 8, 3), np.uint8))},
         "weights: ": {"weights": str(tmp_path / "none.pt")},
-        "unknown similarity 'mi'": {"network_def#similarity": "mi"},
+        "unknown similarity 'mi'": {"network_def#step": {"_target_": "scripts.networks.Gradient", "similarity": "mi"}},
         "unknown alignment": {"alignment": "nowhere"},
         "--overwrite is 'maybe'": {"overwrite": "maybe"},
         "nothing to register: expected --fixed and --moving, or --datalist": {"fixed": None, "moving": None},

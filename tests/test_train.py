@@ -31,14 +31,18 @@ BRAINS = {
     "test": 0,
     **SMOKE,
 }
+
+
+def cnn(channels):
+    return {"network_def#regularizer": {"_target_": "scripts.networks.CNN", "channels": channels}}
+
+
 STEPS = {
     "network_def#num_blocks": [1, 0],
     "network_def#num_repeats": [2, 0],
-    "network_def#num_channels": 4,
-    "network_def#similarity": "ssd",
-    "network_def#normalize_step": False,
-    "network_def#step_smoothing": 0,
-    "network_def#initial_step_size": 1.0,
+    **cnn(4),
+    "network_def#step": {"_target_": "scripts.networks.Gradient"},
+    "taus": 1.0,
 }
 
 
@@ -92,7 +96,7 @@ def test_every_overlay_trains_and_its_weights_are_evaluated(bundle, tmp_path, na
 def test_the_training_learns(bundle, tmp_path):
     options = {**SMALL_2D, "max_epochs": 6, "samples_per_epoch": 40, "batch_size": 4, "augmentation": "false"}
     options |= {"spatial_size": [96, 96, -1], "validation": 1, "test": 0, "learning_rate": 0.002}
-    bundle("train", **options, output_dir=str(tmp_path), **{"network_def#num_channels": 8})
+    bundle("train", **options, output_dir=str(tmp_path), **cnn(8))
     events = scalars(tmp_path)
     assert events["similarity"][-1] < events["similarity"][0] - 0.02
     assert events["energy/step_9"][-1] < events["energy/step_0"][-1] - 0.02
@@ -215,7 +219,7 @@ def test_bad_input_ends_in_one_line(bundle, tmp_path):
         "fits no known layout": {"dataset_dir": str(ROOT / "docs")},
         "train_limit is 0": {"train_limit": 0},
         "unknown loss similarity 'mi'": {"loss_similarity": "mi"},
-        "unknown similarity 'mi'": {"network_def#similarity": "mi"},
+        "unknown similarity 'mi'": {"network_def#step": {"_target_": "scripts.networks.Gradient", "similarity": "mi"}},
         "--resume is 'maybe'": {"resume": "maybe"},
         "weights: ": {"initial_weights": str(tmp_path / "none.pt")},
         "no subject has the image T1": {"fixed_image": "T1"},

@@ -1,7 +1,30 @@
 """The registration network, its parts, its baseline, and its weights."""
 
-from .gradirn import DeepSupervision, GraDIRN
+from .definition import read_network
+from .features import Features
+from .gradirn import Backprop, DeepSupervision, GraDIRN, compile_steps
+from .initialisation import initialise
+from .regularizer import CNN
+from .similarity import LNCC, NCC, SSD
+from .step import Demons, Gradient
 from .voxelmorph import VoxelMorph
 from .weights import load_torchscript, load_weights
 
-__all__ = ["DeepSupervision", "GraDIRN", "VoxelMorph", "load_torchscript", "load_weights"]
+__all__ = [
+    "CNN",
+    "LNCC",
+    "NCC",
+    "SSD",
+    "Backprop",
+    "DeepSupervision",
+    "Demons",
+    "Features",
+    "GraDIRN",
+    "Gradient",
+    "VoxelMorph",
+    "compile_steps",
+    "initialise",
+    "load_torchscript",
+    "load_weights",
+    "read_network",
+]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from monai.data import MetaTensor
@@ -17,21 +18,42 @@ from torch import nn
 
 from ..support.errors import InputError
 from .features import Features
+from .initialisation import initialise
 from .kernels.compiled import compiled_if_possible
 from .kernels.memory import COMPILED
 from .kernels.sampling import resize, upsample
 from .kernels.tracing import Traced, new_tensor
-from .regularizer import Regularizer
-from .similarity import get_similarity
-from .step import Block
+from .levels import for_each_level
+from .regularizer import CNN
+from .step import Block, Gradient, StepRule
 
-__all__ = ["DeepSupervision", "GraDIRN"]
+__all__ = ["Backprop", "DeepSupervision", "GraDIRN", "compile_steps"]
 
-REGULARIZER_INPUTS = ("warped", "moving", "none", "step")
 UPDATES = ("add", "compose")
-T = TypeVar("T")
 
 _compiled_call = compiled_if_possible(lambda module, *tensors: module(*tensors))
+
+
+@dataclass(frozen=True)
+class Backprop:
+    """How a training spends its memory.
+
+    Args:
+        checkpoint: recompute the activations of each step in the backward pass instead of keeping them, in parts of
+            the volume.
+        repeats: differentiate only so many of the last repeats of a block, so that the memory does not grow with their
+            number; through those before, the gradient passes as if they were the identity. None is all.
+
+    Raises:
+        InputError: when ``repeats`` is less than 1.
+    """
+
+    checkpoint: bool = False
+    repeats: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.repeats is not None and self.repeats < 1:
+            raise InputError(f"the differentiated repeats must be at least 1, got {self.repeats}.")
 
 
 class GraDIRN(nn.Module):
@@ -40,41 +62,20 @@ class GraDIRN(nn.Module):
     Level l of an image pyramid has ``num_blocks[l]`` blocks, each with parameters of its own and applied
     ``num_repeats[l]`` times. The displacement starts at zero at the coarsest level and is upsampled, its values
     doubled, from level to level. A level with 0 blocks only upsamples, which makes the network work at a fraction of
-    the full resolution.
+    the full resolution. :func:`~scripts.networks.initialise` changes how a training starts, and
+    :func:`compile_steps` how an evaluation runs.
 
     Args:
         spatial_dims: 2 or 3.
         num_blocks: blocks of each level, coarse to fine.
         num_repeats: how often each block of a level is applied.
-        similarity: ``ssd``, ``ncc`` or ``lncc``, the energy D whose gradient drives the steps, one name or one for each
-            level.
+        step: the explicit step, ``Gradient`` as published or ``Demons``; one rule or one for each level.
+        regularizer: the learned part of the step, one CNN or one for each level; None leaves it out.
         update: ``add`` steps to the displacement, as published, or ``compose`` them with it.
-        regularizer_input: ``warped`` ("explicit" in the paper), ``moving`` ("implicit"), ``none``, or ``step``, which
-            adds the explicit step to ``warped``.
-        normalize_step: divide the gradient as the demons algorithm does, so that no step is longer than tau / 2 voxels;
-            one answer or one for each level.
-        step_smoothing: standard deviation of a Gaussian filter of the explicit step, in voxels of its level, one number
-            or one for each level; 0 is none.
-        ddf_smoothing: likewise, of the displacement after each step: the demons algorithm's regularizer, beside r.
-        num_features: learned channels of the images that drive the normalized step beside the intensities.
-        feature_channels: of each level of the U-Net that makes them, fine to coarse.
-        use_features: whether they drive the steps, or how many of the first of them; one answer or one for each level.
-        feature_units: residual units of each level of the U-Net.
-        num_channels: hidden channels of the regularizer, one number or one for each level; 0 leaves it out.
-        num_layers: convolutions of the regularizer.
-        window_size: window of ``lncc``, in voxels.
-        initial_step_size: tau at the start of a training, as used, one value or one for each level; None is the
-            published 5 / (number of steps + 1), too much for ``lncc`` where images are flat.
-        output_scale: factor of the initial weights of each regularizer's last convolution, 1 as published; a small
-            one lets a training start from small smooth steps.
-        checkpoint_steps: recompute the activations of each step in the backward pass instead of keeping them, in parts
-            of the volume.
-        gradient_repeats: differentiate only so many of the last repeats of a block, so that the memory of a training
-            does not grow with their number; through those before, the gradient passes as if they were the identity.
-        gate: multiply the regularizer's output by a gate that is closed where nothing moves, so that an image that is
-            registered to itself stays where it is.
-        compile_steps: in evaluation, let torch.compile make the step of each block, at the first call; where it cannot,
-            nothing changes.
+        ddf_smoothing: standard deviation of a Gaussian filter of the displacement after each step, in voxels of its
+            level: the regularizer of the demons algorithm, in addition to the learned one; 0 is none.
+        features: learned channels of the images that drive the ``Demons`` step together with the intensities.
+        backprop: how a training spends its memory.
 
     Raises:
         InputError: a ValueError, for an option out of its range.
@@ -85,6 +86,8 @@ class GraDIRN(nn.Module):
         >>> ddf = net(torch.rand(1, 2, 160, 160))  # channel 0 moving, channel 1 fixed
         >>> ddf.shape
         torch.Size([1, 2, 160, 160])
+        >>> steps = [Gradient("ssd"), Gradient("ssd"), Demons(LNCC(5), smoothing=1.5)]
+        >>> net = GraDIRN(2, step=steps, regularizer=[CNN(32), CNN(16), None], update="compose")
     """
 
     def __init__(
@@ -92,85 +95,41 @@ class GraDIRN(nn.Module):
         spatial_dims: int,
         num_blocks: Sequence[int] = (1, 1, 1),
         num_repeats: Sequence[int] = (3, 3, 3),
-        similarity: str | Sequence[str] = "ssd",
+        step: StepRule | Sequence[StepRule] = Gradient("ssd"),
+        regularizer: CNN | Sequence[CNN | None] | None = CNN(32),
         update: str = "add",
-        regularizer_input: str = "warped",
-        normalize_step: bool | Sequence[bool] = False,
-        step_smoothing: float | Sequence[float] = 0.0,
         ddf_smoothing: float = 0.0,
-        num_features: int = 0,
-        feature_channels: Sequence[int] = (16, 32, 32),
-        use_features: bool | int | Sequence[bool | int] = True,
-        feature_units: int = 0,
-        num_channels: int | Sequence[int] = 32,
-        num_layers: int = 5,
-        window_size: int = 9,
-        initial_step_size: float | Sequence[float | None] | None = None,
-        output_scale: float = 1.0,
-        checkpoint_steps: bool = False,
-        gradient_repeats: int | None = None,
-        gate: bool = False,
-        compile_steps: bool = False,
+        features: Features | None = None,
+        backprop: Backprop = Backprop(),
     ) -> None:
         super().__init__()
-        if gradient_repeats is not None and gradient_repeats < 1:
-            raise InputError(f"gradient_repeats must be at least 1, got {gradient_repeats}.")
         if spatial_dims not in (2, 3):
             raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
-        if len(num_blocks) != len(num_repeats) or not num_blocks or min(*num_blocks, *num_repeats) < 0:
-            raise InputError(
-                "num_blocks and num_repeats must be of the same length, one non-negative number a level, "
-                f"got {tuple(num_blocks)} and {tuple(num_repeats)}."
-            )
-        num_levels = len(num_blocks)
-        channels = _for_each_level("num_channels", num_channels, num_levels)
-        smoothing = _for_each_level("step_smoothing", step_smoothing, num_levels)
-        given: tuple[float | None, ...] = _for_each_level("initial_step_size", initial_step_size, num_levels)
-        names: tuple[str, ...] = _for_each_level("similarity", similarity, num_levels)
-        normalized = _for_each_level("normalize_step", normalize_step, num_levels)
-        wanted = _for_each_level("use_features", use_features, num_levels)
-        self.used_features = tuple(num_features if count is True else min(int(count), num_features) for count in wanted)
-        if num_features and any(used and not step for used, step in zip(self.used_features, normalized)):
-            raise InputError(f"num_features {num_features} needs normalize_step on the levels that use them.")
-        if regularizer_input not in REGULARIZER_INPUTS:
-            raise InputError(
-                f"unknown regularizer_input '{regularizer_input}': expected one of {', '.join(REGULARIZER_INPUTS)}."
-            )
         if update not in UPDATES:
             raise InputError(f"unknown update '{update}': expected one of {', '.join(UPDATES)}.")
-        self.num_steps = sum(b * r for b, r in zip(num_blocks, num_repeats))
-        if self.num_steps == 0:
-            raise InputError(f"no step in num_blocks {tuple(num_blocks)} with num_repeats {tuple(num_repeats)}.")
+        num_levels = _count_levels(num_blocks, num_repeats)
+        rules: tuple[StepRule, ...] = for_each_level("step", step, num_levels)
+        cnns: tuple[CNN | None, ...] = for_each_level("regularizer", regularizer, num_levels)
+        self.used_features = features.used_on(num_levels) if features else (0,) * num_levels
+        if any(count and isinstance(rule, Gradient) for count, rule in zip(self.used_features, rules)):
+            raise InputError("features need the Demons step on the levels that use them, got Gradient.")
         self.spatial_dims = spatial_dims
+        self.rules = rules
         self.num_repeats = tuple(num_repeats)
-        self.gradient_repeats = gradient_repeats
-        self.compile_steps = compile_steps
-        step_sizes = [5 / (self.num_steps + 1) if tau is None else tau for tau in given]
-        self.features = Features(spatial_dims, num_features, feature_channels, feature_units) if num_features else None
+        self.num_steps = sum(blocks * repeats for blocks, repeats in zip(num_blocks, num_repeats))
+        self.backprop = backprop
+        self.steps_compiled = False
+        self.features = features.build(spatial_dims) if features else None
         self.levels = nn.ModuleList(
             nn.ModuleList(
-                Block(
-                    spatial_dims,
-                    get_similarity(names[level], window_size),
-                    update,
-                    regularizer_input,
-                    normalized[level],
-                    smoothing[level],
-                    ddf_smoothing,
-                    self.used_features[level],
-                    step_sizes[level],
-                    channels[level],
-                    num_layers,
-                    checkpoint_steps,
-                    gate,
-                )
-                for _ in range(count)
+                Block(spatial_dims, rule, cnn, update, ddf_smoothing, count, backprop.checkpoint) for _ in range(blocks)
             )
-            for level, count in enumerate(num_blocks)
+            for blocks, rule, cnn, count in zip(num_blocks, rules, cnns, self.used_features)
         )
-        for module in self.modules():
-            if isinstance(module, Regularizer):
-                cast("torch.Tensor", module.convs[-1].weight).data.mul_(output_scale)
+        initialise(self)
+
+    def extra_repr(self) -> str:
+        return f"num_repeats={self.num_repeats}, used_features={self.used_features}, {self.backprop}"
 
     @property
     def minimum_size(self) -> int:
@@ -183,7 +142,7 @@ class GraDIRN(nn.Module):
         levels = cast("list[list[Block]]", self.levels)
         level, block = [(n, blocks[0]) for n, blocks in enumerate(levels) if blocks and self.num_repeats[n]][-1]
         voxels = math.prod(size) / 2 ** (self.spatial_dims * (len(self.levels) - 1 - level))
-        return int(voxels * block.bytes_per_voxel * (COMPILED if self.compile_steps else 1))
+        return int(voxels * block.bytes_per_voxel * (COMPILED if self.steps_compiled else 1))
 
     def taus(self) -> dict[str, float]:
         """tau of each block, by ``level_<l>_block_<b>``, as used."""
@@ -229,7 +188,7 @@ class GraDIRN(nn.Module):
             if len(blocks) * self.num_repeats[level] == 0:
                 continue
             used = slice(1 + self.used_features[level])
-            level_moving, level_fixed = resize(moving[:, used], size), resize(fixed[:, used], size)
+            level_moving, level_fixed = (self.rules[level].describe(resize(x[:, used], size)) for x in (moving, fixed))
             for block in blocks:
                 for repeats_left in reversed(range(self.num_repeats[level])):
                     ddf = self._step(block, ddf, level_fixed, level_moving, repeats_left)
@@ -256,11 +215,12 @@ class GraDIRN(nn.Module):
         self, block: nn.Module, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor, repeats_left: int
     ) -> torch.Tensor:
         """One step, after which the block is applied ``repeats_left`` times more."""
-        if self.gradient_repeats is not None and repeats_left >= self.gradient_repeats and torch.is_grad_enabled():
+        repeats = self.backprop.repeats
+        if repeats is not None and repeats_left >= repeats and torch.is_grad_enabled():
             with torch.no_grad():
                 change = block(ddf, fixed, moving) - ddf
             return ddf + change
-        if self.compile_steps and not torch.is_grad_enabled():
+        if self.steps_compiled and not torch.is_grad_enabled():
             return _compiled_call(block, ddf, fixed, moving)
         return block(ddf, fixed, moving)
 
@@ -311,9 +271,29 @@ class DeepSupervision(nn.Module):
         }
 
 
-def _for_each_level(name: str, value: T | Sequence[T], num_levels: int) -> tuple[T, ...]:
-    one = value is None or isinstance(value, (str, int, float))
-    values = (cast("T", value),) * num_levels if one else tuple(cast("Sequence[T]", value))
-    if len(values) != num_levels:
-        raise InputError(f"{name} must be one value or one for each of {num_levels} levels, got {values}.")
-    return values
+def compile_steps(network: nn.Module, enabled: bool = True) -> nn.Module:
+    """Let torch.compile make the steps of a GraDIRN in evaluation, at the first call; training is not changed.
+
+    Where nothing can be compiled, and for other networks, nothing changes.
+
+    Args:
+        network: changed in place.
+        enabled: False takes the plain steps again.
+
+    Returns:
+        the network.
+    """
+    if isinstance(network, GraDIRN):
+        network.steps_compiled = enabled
+    return network
+
+
+def _count_levels(num_blocks: Sequence[int], num_repeats: Sequence[int]) -> int:
+    if len(num_blocks) != len(num_repeats) or not num_blocks or min(*num_blocks, *num_repeats) < 0:
+        raise InputError(
+            "num_blocks and num_repeats must be of the same length, one non-negative number for each level, "
+            f"got {tuple(num_blocks)} and {tuple(num_repeats)}."
+        )
+    if not any(blocks * repeats for blocks, repeats in zip(num_blocks, num_repeats)):
+        raise InputError(f"no step in num_blocks {tuple(num_blocks)} with num_repeats {tuple(num_repeats)}.")
+    return len(num_blocks)

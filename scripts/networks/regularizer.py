@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import cast
 
@@ -14,9 +15,55 @@ from ..support.errors import InputError
 from .kernels.checkpointing import recomputed
 from .kernels.convolution import NEGATIVE_SLOPE, Convolutions, Layer, channels_last, convolve
 
-__all__ = ["Regularizer"]
+__all__ = ["CNN", "Regularizer"]
+
+INPUTS = ("warped", "moving", "none", "step")
 
 PART = 32  # slices along the first axis that are differentiated at once, where memory is scarce
+
+
+@dataclass(frozen=True)
+class CNN:
+    """What the learned part of a step is: five convolutions of 32 channels, unless told otherwise.
+
+    Args:
+        channels: of the hidden layers.
+        layers: number of convolutions, at least 2.
+        inputs: what the CNN sees in addition to the displacement: ``warped`` the fixed and the warped image
+            ("explicit" in the paper), ``moving`` the fixed and the moving image ("implicit"), ``none`` nothing, or
+            ``step`` the fixed image, the warped image and the explicit step.
+        gate: multiply the result by a gate that is closed where nothing moves, so that an image that is registered to
+            itself stays where it is.
+
+    Raises:
+        InputError: when an option is out of its range.
+    """
+
+    channels: int = 32
+    layers: int = 5
+    inputs: str = "warped"
+    gate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.channels < 1 or self.layers < 2:
+            raise InputError(
+                f"a CNN needs at least 1 channel and 2 layers, got channels {self.channels} and layers {self.layers}."
+            )
+        if self.inputs not in INPUTS:
+            raise InputError(f"unknown inputs '{self.inputs}' of a CNN: expected one of {', '.join(INPUTS)}.")
+
+    def build(self, spatial_dims: int, image_channels: int, checkpoint: bool = False) -> Regularizer:
+        """A regularizer with new parameters, for images of so many channels."""
+        images = {"none": 0, "step": 2 * image_channels + spatial_dims}.get(self.inputs, 2 * image_channels)
+        return Regularizer(spatial_dims, spatial_dims + images, self.channels, self.layers, checkpoint)
+
+    def select(
+        self, fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, step: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """The inputs of the regularizer in addition to the displacement."""
+        return {"warped": (fixed, warped), "moving": (fixed, moving), "none": (), "step": (fixed, warped, step)}[
+            self.inputs
+        ]
 
 
 class Regularizer(nn.Module):
@@ -41,8 +88,6 @@ class Regularizer(nn.Module):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        if num_layers < 2:
-            raise InputError(f"num_layers must be at least 2, got {num_layers}.")
         channels = [in_channels, *[num_channels] * (num_layers - 1), spatial_dims]
         conv = Conv[Conv.CONV, spatial_dims]
         layers = [conv(i, o, kernel_size=3, padding=1) for i, o in pairwise(channels)]

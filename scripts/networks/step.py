@@ -1,6 +1,8 @@
-"""One step of the unrolled optimisation."""
+"""One step of the unrolled optimisation: the rules for its explicit part, and the block that adds the learned part."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import nn
@@ -8,72 +10,123 @@ from torch import nn
 from .kernels.checkpointing import recomputed
 from .kernels.filters import gaussian, window_mean
 from .kernels.memory import bytes_per_voxel
-from .kernels.sampling import warp
-from .regularizer import Regularizer
-from .similarity import Similarity, normalized_step, similarity_gradient
+from .kernels.sampling import warp, warp_with_gradient
+from .regularizer import CNN
+from .similarity import Similarity, get_similarity
 
-__all__ = ["Block"]
+__all__ = ["STEP_SIZE_SCALE", "Block", "Demons", "Gradient", "StepRule"]
 
-STEP_SIZE_SCALE = 10.0
+STEP_SIZE_SCALE = 10.0  # the stored parameter is a tenth of tau, as published
+NOISE = 1e-2  # a squared difference, of images in [0, 1], that counts as noise
 GATE_WINDOW = 5  # voxels of a level
 GATE_MOTION = 0.05  # voxels: the motion at which the gate of the regularizer is half open
+
+
+class StepRule(ABC):
+    """How the explicit step follows from the images. A new rule is a subclass with the method :meth:`descend`.
+
+    Args:
+        similarity: what decreases, an object or its name.
+        smoothing: standard deviation, in voxels of the level, of a Gaussian filter of the step; 0 is none.
+
+    Raises:
+        InputError: when the name is unknown.
+    """
+
+    def __init__(self, similarity: Similarity | str = "ssd", smoothing: float = 0.0) -> None:
+        self.similarity = get_similarity(similarity)
+        self.smoothing = float(smoothing)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.similarity}, smoothing={self.smoothing})"
+
+    def describe(self, image: torch.Tensor) -> torch.Tensor:
+        """Replace the intensities, channel 0 of (B, 1 + F, *spatial), by what the similarity compares of them."""
+        intensities = image[:, :1]
+        described = self.similarity.describe(intensities)
+        return image if described is intensities else torch.cat([described, image[:, 1:]], 1)
+
+    @abstractmethod
+    def descend(self, fixed: torch.Tensor, warped: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The step before its multiplication by tau and its smoothing.
+
+        Args:
+            fixed: channels of the fixed image, (B, C, *spatial): those of the similarity, then learned features.
+            warped: the same of the warped image.
+            gradient: derivative of ``warped`` by the displacement, (B, C, d, *spatial).
+
+        Returns:
+            a direction in which the dissimilarity decreases, (B, d, *spatial), in voxels.
+        """
+
+
+class Gradient(StepRule):
+    """The negative gradient of the energy D, as published; takes no features.
+
+    The chain rule: grad_u D = dD/dW * (grad M)(x + u), with the exact derivative of the interpolant.
+    """
+
+    def descend(self, fixed: torch.Tensor, warped: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        return -(self.similarity.derivative(fixed, warped).unsqueeze(2) * gradient).sum(1)
+
+
+class Demons(StepRule):
+    """The step of the demons algorithm, at most half a voxel long, so that one tau serves flat and contrasted regions.
+
+    With the residual r of the intensity fit and the gradient g of the fitted warped image, r g / (|g|^2 + r^2 + noise):
+    Vercauteren et al., "Diffeomorphic demons", NeuroImage 2009, equation 4, there for SSD. As each similarity here is
+    a least-squares problem once its intensity fit is made (none, one line, a line in each window), the same formula
+    serves all, and the step does not depend on contrast. Numerator and denominator are summed over the channels;
+    learned features are compared by SSD.
+    """
+
+    def descend(self, fixed: torch.Tensor, warped: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        own = self.similarity.channels(gradient.shape[2])
+        residual, slope = self.similarity.residual(fixed[:, :own], warped[:, :own])
+        residual = torch.cat([residual, fixed[:, own:] - warped[:, own:]], 1)
+        gradient = torch.cat([slope.unsqueeze(2) * gradient[:, :own], gradient[:, own:]], 1)
+        length = gradient.square().sum((1, 2)).unsqueeze(1) + residual.square().sum(1, keepdim=True) + NOISE
+        return (residual.unsqueeze(2) * gradient).sum(1) / length
 
 
 class Block(nn.Module):
     """One step of the unrolled optimisation, s = -tau * grad_u D(F, M o (id + u)) - r([u, F, M o (id + u)]).
 
     The published network adds it, u <- u + s. Composed, id + u <- (id + u) o (id + s), small smooth steps keep the
-    whole free of folds. Normalized, the demons step stands in place of -grad_u D, so that one tau serves flat and
-    contrasted regions.
+    whole free of folds.
 
     Args:
         spatial_dims: 2 or 3.
-        similarity: D and its derivative.
+        rule: the explicit step.
+        cnn: what r is; None leaves it out.
         update: ``add`` or ``compose``.
-        regularizer_input: the inputs of r in addition to u: ``warped`` F and the warped M, ``moving`` F and M,
-            ``none`` nothing, ``step`` F, the warped M and the explicit step.
-        normalize_step: take the demons step.
-        step_smoothing: standard deviation, in voxels, of a Gaussian filter of the explicit step.
-        ddf_smoothing: likewise, of the displacement after the step.
-        num_features: channels of the images beside their intensities.
-        initial_step_size: tau as used; a tenth of it is stored.
-        num_channels: hidden channels of r; 0 leaves r out.
-        num_layers: convolutions of r.
+        ddf_smoothing: standard deviation, in voxels, of a Gaussian filter of the displacement after the step.
+        num_features: learned features of the images in addition to what the rule compares of their intensities.
         checkpoint: keep none of r's activations for the backward pass.
-        gate: close r where nothing moves.
     """
 
     def __init__(
         self,
         spatial_dims: int,
-        similarity: Similarity,
+        rule: StepRule,
+        cnn: CNN | None,
         update: str,
-        regularizer_input: str,
-        normalize_step: bool,
-        step_smoothing: float,
         ddf_smoothing: float,
         num_features: int,
-        initial_step_size: float,
-        num_channels: int,
-        num_layers: int,
         checkpoint: bool,
-        gate: bool,
     ) -> None:
         super().__init__()
-        self.similarity = similarity
+        self.rule = rule
+        self.cnn = cnn
         self.update = update
-        self.gate = gate
-        self.regularizer_input = regularizer_input
-        self.normalize_step = normalize_step
-        self.step_smoothing = step_smoothing
-        self.ddf_smoothing = ddf_smoothing
-        self.step_size = nn.Parameter(torch.tensor(initial_step_size / STEP_SIZE_SCALE))
-        self.bytes_per_voxel = bytes_per_voxel(spatial_dims, 1 + num_features, num_channels)
-        images = 2 * (1 + num_features)
-        in_channels = spatial_dims + {"none": 0, "step": images + spatial_dims}.get(regularizer_input, images)
-        self.regularizer = (
-            Regularizer(spatial_dims, in_channels, num_channels, num_layers, checkpoint) if num_channels else None
-        )
+        self.ddf_smoothing = float(ddf_smoothing)
+        channels = rule.similarity.channels(spatial_dims) + num_features
+        self.bytes_per_voxel = bytes_per_voxel(spatial_dims, channels, cnn.channels if cnn else 0)
+        self.step_size = nn.Parameter(torch.zeros(()))
+        self.regularizer = cnn.build(spatial_dims, channels, checkpoint) if cnn else None
+
+    def extra_repr(self) -> str:
+        return f"{self.rule}, {self.cnn}, update={self.update}, ddf_smoothing={self.ddf_smoothing}"
 
     @property
     def tau(self) -> torch.Tensor:
@@ -84,15 +137,9 @@ class Block(nn.Module):
         """Return the next displacement, (B, d, *spatial); all arguments are float32 or float64 and stay so."""
         warped, descent = recomputed(self._descent, ddf, fixed, moving)
         step = descent
-        if self.regularizer is not None:
-            inputs = {
-                "warped": (fixed, warped),
-                "moving": (fixed, moving),
-                "none": (),
-                "step": (fixed, warped, descent),
-            }[self.regularizer_input]
-            learned = self.regularizer(ddf, *inputs).to(ddf.dtype)
-            step = step - (_motion_gate(ddf, descent) * learned if self.gate else learned)
+        if self.cnn is not None and self.regularizer is not None:
+            learned = self.regularizer(ddf, *self.cnn.select(fixed, moving, warped, descent)).to(ddf.dtype)
+            step = step - (_motion_gate(ddf, descent) * learned if self.cnn.gate else learned)
         ddf = ddf + step if self.update == "add" else warp(ddf, step) + step
         return gaussian(ddf, self.ddf_smoothing)
 
@@ -101,12 +148,9 @@ class Block(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The warped image and the explicit step, in the precision of ddf also under AMP."""
         with torch.autocast(ddf.device.type, enabled=False):
-            if self.normalize_step:
-                warped, step = normalized_step(self.similarity, fixed, moving, ddf)
-            else:
-                warped, gradient = similarity_gradient(self.similarity, fixed, moving, ddf)
-                step = -gradient
-            return warped, self.tau.to(ddf.dtype) * gaussian(step, self.step_smoothing)
+            warped, gradient = warp_with_gradient(moving, ddf)
+            step = self.rule.descend(fixed, warped, gradient)
+            return warped, self.tau.to(ddf.dtype) * gaussian(step, self.rule.smoothing)
 
 
 def _motion_gate(ddf: torch.Tensor, step: torch.Tensor) -> torch.Tensor:

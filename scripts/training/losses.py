@@ -74,7 +74,7 @@ class RegistrationLoss(nn.Module):
             )
         if label_weight > 0 and not classes:
             raise InputError(f"label_weight is {label_weight}, but no classes are known: expected label names.")
-        self.energy = get_similarity(similarity, window_size).energy
+        self.similarity = get_similarity(similarity, window_size)
         self.regularize = diffusion if regularization == "diffusion" else BendingEnergyLoss()
         self.regularization_weight = regularization_weight
         self.folding_weight = folding_weight
@@ -110,7 +110,7 @@ class RegistrationLoss(nn.Module):
     ) -> torch.Tensor:
         if features[0].shape[1] != len(self.feature_classes):
             raise InputError(
-                f"the network has {features[0].shape[1]} features (num_features), but feature_classes says what "
+                f"the network has {features[0].shape[1]} features, but feature_classes says what "
                 f"{len(self.feature_classes)} stand for: expected the same number."
             )
         labels = torch.cat([target["label_moving"], target["label_fixed"]])
@@ -121,7 +121,7 @@ class RegistrationLoss(nn.Module):
 
     def _loss(self, ddf: torch.Tensor, target: Mapping[str, torch.Tensor]) -> torch.Tensor:
         moving, fixed = target["image"].float().split(1, dim=1)
-        similarity = self.energy(fixed, warp(moving, ddf)).mean() / fixed[0].numel()
+        similarity = self.similarity(fixed, warp(moving, ddf)).mean() / fixed[0].numel()
         regularization = self.regularize(ddf)
         loss = similarity + self.regularization_weight * regularization
         self.terms = {"similarity": similarity.detach(), "regularization": regularization.detach()}

@@ -136,7 +136,7 @@ class RegistrationBoard:
         if isinstance(self.network, GraDIRN):
             for name, value in self.network.taus().items():
                 self.writer.add_scalar(f"tau/{name}", value, epoch)
-        for step, energy in enumerate(self.loss.energy(fixed, w).item() / fixed.numel() for w in (moving, *warped)):
+        for step, energy in enumerate(self.loss.similarity(fixed, w).item() / fixed.numel() for w in (moving, *warped)):
             self.writer.add_scalar(f"energy/step_{step}", energy, epoch)
         self.writer.add_scalar("learning_rate", engine.optimizer.param_groups[0]["lr"], epoch)
         self.writer.add_figure("registration", _figure(fixed, moving, warped, ddfs[-1]), epoch)

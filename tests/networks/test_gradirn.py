@@ -4,8 +4,9 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.networks import DeepSupervision, GraDIRN
+from scripts.networks import CNN, LNCC, Backprop, DeepSupervision, Demons, Features, Gradient, GraDIRN, initialise
 from scripts.networks.kernels.sampling import warp_with_gradient
+from scripts.networks.similarity import get_similarity
 from scripts.support.errors import InputError
 from scripts.tools.benchmark.reference import ReferenceGraDIRN
 
@@ -45,17 +46,17 @@ def test_parameter_counts_of_the_paper(dims, count):
     assert all(block.step_size.item() == pytest.approx(0.05) for blocks in net.levels for block in blocks)
 
 
-@pytest.mark.parametrize(("regularizer_input", "channels"), [("warped", 4), ("moving", 4), ("none", 2), ("step", 6)])
-def test_regularizer_inputs(regularizer_input, channels):
-    net = GraDIRN(2, regularizer_input=regularizer_input)
+@pytest.mark.parametrize(("inputs", "channels"), [("warped", 4), ("moving", 4), ("none", 2), ("step", 6)])
+def test_regularizer_inputs(inputs, channels):
+    net = GraDIRN(2, regularizer=CNN(inputs=inputs))
     assert net.levels[0][0].regularizer.convs[0].in_channels == channels
     image = torch.rand(1, 2, 16, 16)
     seen = []
     net.levels[-1][0].regularizer.register_forward_pre_hook(lambda _, inputs: seen.append(torch.cat(inputs, 1)))
     net(image)
-    if regularizer_input == "moving":
+    if inputs == "moving":
         torch.testing.assert_close(seen[0][:, 2:], image.flip(1))
-    if regularizer_input in ("warped", "step"):
+    if inputs in ("warped", "step"):
         warped, _ = warp_with_gradient(image[:, :1], seen[-1][:, :2].detach())
         torch.testing.assert_close(seen[-1][:, 2:4], torch.cat([image[:, 1:], warped], 1))
 
@@ -64,7 +65,7 @@ def test_regularizer_inputs(regularizer_input, channels):
 @pytest.mark.parametrize("similarity", ["ssd", "ncc", "lncc"])
 def test_equals_the_reference_in_double_precision(size, similarity):
     torch.manual_seed(0)
-    net = GraDIRN(len(size), similarity=similarity).double()
+    net = GraDIRN(len(size), step=Gradient(similarity)).double()
     reference = ReferenceGraDIRN(len(size), similarity=similarity).double()
     for parameter in net.parameters():
         parameter.data *= 0.7
@@ -86,7 +87,8 @@ def test_equals_the_reference_in_double_precision(size, similarity):
 @pytest.mark.parametrize("size", [(6, 5), (3, 3, 3)])
 def test_gradient_and_second_gradient_through_a_step(similarity, update, size):
     torch.manual_seed(0)
-    net = GraDIRN(len(size), (1,), (1,), similarity, update, num_channels=2, num_layers=2, window_size=3).double()
+    step = Gradient(get_similarity(similarity, window_size=3))
+    net = GraDIRN(len(size), (1,), (1,), step, CNN(2, layers=2), update).double()
     block = net.levels[0][0]
     fixed, moving = torch.rand(2, 1, 1, *size, dtype=torch.float64)
     ddf = (torch.rand(1, len(size), *size, dtype=torch.float64) - 0.5).requires_grad_()
@@ -97,7 +99,7 @@ def test_gradient_and_second_gradient_through_a_step(similarity, update, size):
 @pytest.mark.parametrize("similarity", ["ssd", "ncc", "lncc"])
 @pytest.mark.parametrize("shift", [(2.0, -1.0), (1.0, 1.5, -0.5)])
 def test_recovers_a_translation(similarity, shift):
-    net = classical(GraDIRN(len(shift), num_repeats=(40, 40, 20), similarity=similarity), 0.9)
+    net = classical(GraDIRN(len(shift), num_repeats=(40, 40, 20), step=Gradient(similarity)), 0.9)
     _set_step(net, {"ssd": 2.0, "ncc": 0.05, "lncc": 0.1}[similarity])
     torch.testing.assert_close(_found_translation(net, shift), torch.tensor(shift), atol=0.2, rtol=0)
 
@@ -203,18 +205,33 @@ def test_wrong_shapes_are_refused(shape):
         ({"num_blocks": (1, 1)}, "same length"),
         ({"num_repeats": (3, -1, 3)}, "non-negative"),
         ({"num_blocks": (0, 0, 0)}, "no step"),
-        ({"similarity": "mi"}, "unknown similarity 'mi'"),
         ({"update": "exp"}, "unknown update 'exp': expected one of add, compose"),
-        ({"regularizer_input": "explicit"}, "unknown regularizer_input 'explicit'"),
-        ({"num_layers": 1}, "num_layers"),
-        ({"num_channels": (16, 8)}, "num_channels must be one value or one for each of 3 levels, got \\(16, 8\\)"),
-        ({"step_smoothing": (1.0, 0.5)}, "step_smoothing must be one value or one for each of 3 levels"),
-        ({"use_features": (True, False)}, "use_features must be one value or one for each of 3 levels"),
+        ({"regularizer": (CNN(16), None)}, "regularizer must be one value or one for each of 3 levels, got \\(CNN"),
+        ({"step": [Gradient(), Demons()]}, "step must be one value or one for each of 3 levels"),
+        ({"features": Features(2, used=(2, 0))}, "used features must be one value or one for each of 3 levels"),
+        ({"features": Features(2, used=3)}, "used features must be numbers from 0 to 2, got \\(3, 3, 3\\)"),
     ],
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         GraDIRN(**{"spatial_dims": 2, **options})
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "message"),
+    [
+        (Gradient, {"similarity": "mi"}, "unknown similarity 'mi'"),
+        (Demons, {"similarity": "mi"}, "unknown similarity 'mi'"),
+        (CNN, {"inputs": "explicit"}, "unknown inputs 'explicit'"),
+        (CNN, {"layers": 1}, "got channels 32 and layers 1"),
+        (CNN, {"channels": 0}, "got channels 0 and layers 5"),
+        (Features, {"count": 0}, "at least 1, got 0"),
+        (Backprop, {"repeats": 0}, "repeats must be at least 1, got 0"),
+    ],
+)
+def test_bad_options_of_a_part_are_refused(part, options, message):
+    with pytest.raises(InputError, match=message):
+        part(**options)
 
 
 def test_no_grad_inference_mode_and_grad_agree():
@@ -236,7 +253,7 @@ def test_no_grad_inference_mode_and_grad_agree():
 def test_checkpointing_does_not_change_gradients(dims, size):
     torch.manual_seed(0)
     image = torch.rand(2, 2, *size, dtype=torch.float64)
-    plain, checkpointed = GraDIRN(dims).double(), GraDIRN(dims, checkpoint_steps=True).double()
+    plain, checkpointed = GraDIRN(dims).double(), GraDIRN(dims, backprop=Backprop(checkpoint=True)).double()
     checkpointed.load_state_dict(plain.state_dict())
     grads = []
     for net in (plain, checkpointed):
@@ -248,20 +265,18 @@ def test_checkpointing_does_not_change_gradients(dims, size):
 
 def test_a_truncated_gradient_is_that_of_the_last_repeats():
     torch.manual_seed(0)
-    net = GraDIRN(2, (1, 1), (2, 3), num_channels=4, gradient_repeats=1)
+    net = GraDIRN(2, (1, 1), (2, 3), regularizer=CNN(4), backprop=Backprop(repeats=1))
     image = torch.rand(1, 2, 12, 10)
     net(image).sum().backward()
     found = [parameter.grad.clone() for parameter in net.levels[1].parameters()]
     assert all(parameter.grad.abs().sum() > 0 for parameter in net.levels[0].parameters())  # through the identity
     net.zero_grad()
-    net.gradient_repeats = None
+    net.backprop = Backprop()
     ddfs = [ddf for _, ddf in net.steps(image)]
     moving, fixed = image.split(1, 1)
     net.levels[1][0](ddfs[-2].detach(), fixed, moving).sum().backward()
     for parameter, expected in zip(net.levels[1].parameters(), found):
         torch.testing.assert_close(parameter.grad, expected)
-    with pytest.raises(InputError, match="gradient_repeats must be at least 1, got 0"):
-        GraDIRN(2, gradient_repeats=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -305,7 +320,7 @@ def test_batch_layout_and_metatensor_do_not_matter():
 
 def test_scaling_the_size_of_the_batch_of_one_image_keeps_its_steps():
     # energies are sums a sample: a second, different sample in the batch must not change the first
-    net = GraDIRN(2, similarity="ncc").double()
+    net = GraDIRN(2, step=Gradient("ncc")).double()
     first, second = torch.rand(2, 1, 2, 16, 16, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(net(torch.cat([first, second]))[:1], net(first))
@@ -336,7 +351,7 @@ def test_gpu_agrees_with_cpu_also_under_amp(dims):
 
 
 def test_deep_supervision_ends_in_the_networks_own_displacement():
-    net = GraDIRN(2, (1, 1, 0), (2, 1, 0), similarity="lncc", window_size=5, update="compose")
+    net = GraDIRN(2, (1, 1, 0), (2, 1, 0), step=Gradient(LNCC(5)), update="compose")
     image = torch.rand(1, 2, 21, 18)
     view = DeepSupervision(net)
     ddfs = view(image)["ddfs"]
@@ -356,16 +371,14 @@ def test_deep_supervision_ends_in_the_networks_own_displacement():
 @pytest.mark.parametrize("shift", [(2.0, -1.0), (1.0, 1.5, -0.5)])
 def test_normalized_steps_alone_recover_a_translation(similarity, shift):
     # no regularizer but Gaussian filters: the demons algorithm, nothing learned, in a third of the steps
-    options = {"normalize_step": True, "step_smoothing": 2.0, "ddf_smoothing": 0.5, "initial_step_size": 3.0}
-    net = GraDIRN(
-        len(shift), num_repeats=(10, 10, 10), similarity=similarity, update="compose", num_channels=0, **options
-    )
+    options = {"step": Demons(similarity, smoothing=2.0), "regularizer": None, "ddf_smoothing": 0.5}
+    net = initialise(GraDIRN(len(shift), num_repeats=(10, 10, 10), update="compose", **options), taus=3.0)
     assert sum(p.numel() for p in net.parameters()) == 3  # tau
     torch.testing.assert_close(_found_translation(net, shift), torch.tensor(shift), atol=0.3, rtol=0)
 
 
 def test_each_level_may_have_channels_of_its_own():
-    net = GraDIRN(2, num_channels=(16, 8, 0))
+    net = GraDIRN(2, regularizer=(CNN(16), CNN(8), None))
     assert [blocks[0].regularizer.convs[0].out_channels for blocks in net.levels[:2]] == [16, 8]
     assert net.levels[2][0].regularizer is None
     assert net(torch.rand(1, 2, 12, 9)).shape == (1, 2, 12, 9)
@@ -373,7 +386,7 @@ def test_each_level_may_have_channels_of_its_own():
 
 @pytest.mark.parametrize("size", [(13, 18), (9, 12, 10)])
 def test_features_drive_the_step_beside_the_intensities(size):
-    net = GraDIRN(len(size), (1, 1), (1, 1), normalize_step=True, num_features=2, num_channels=4)
+    net = GraDIRN(len(size), (1, 1), (1, 1), Demons(), CNN(4), features=Features(2))
     image = torch.rand(3, 2, *size)
     moving, fixed = net.with_features(image)
     assert moving.shape == fixed.shape == (3, 3, *size)
@@ -389,46 +402,50 @@ def test_features_drive_the_step_beside_the_intensities(size):
 
 
 def test_a_level_may_do_without_the_features():
-    options = {"normalize_step": True, "num_features": 2, "num_channels": 0, "initial_step_size": 4.0}
-    net = GraDIRN(2, (1, 1), (1, 1), use_features=(True, False), **options)
-    plain = GraDIRN(2, (1, 1), (0, 1), **{**options, "num_features": 0})
+    def make(num_repeats, features=None):
+        return initialise(GraDIRN(2, (1, 1), num_repeats, Demons(), None, features=features), taus=4.0)
+
+    net = make((1, 1), Features(2, used=(2, 0)))
+    plain = make((0, 1))
     net.num_repeats = (0, 1)
     image = torch.rand(1, 2, 13, 18)
     assert torch.equal(net(image), plain(image))
     net.num_repeats = (1, 0)
-    assert not torch.equal(net(image), GraDIRN(2, (1, 1), (1, 0), **{**options, "num_features": 0})(image))
+    assert not torch.equal(net(image), make((1, 0))(image))
 
 
 def test_each_level_may_have_a_similarity_and_a_step_of_its_own():
-    options = {"num_channels": 0, "initial_step_size": 1.0, "window_size": 5}
     image = torch.rand(1, 2, 24, 20)
-    each = GraDIRN(2, (1, 1), (0, 1), similarity=("ssd", "lncc"), normalize_step=(False, True), **options)
-    assert torch.equal(
-        each(image), GraDIRN(2, (1, 1), (0, 1), similarity="lncc", normalize_step=True, **options)(image)
-    )
+    each = classical_network((0, 1), (Gradient("ssd"), Demons(LNCC(5))))
+    assert torch.equal(each(image), classical_network((0, 1), Demons(LNCC(5)))(image))
     each.num_repeats = (1, 0)
-    assert torch.equal(each(image), GraDIRN(2, (1, 1), (1, 0), **options)(image))
+    assert torch.equal(each(image), classical_network((1, 0), Gradient("ssd"))(image))
+
+
+def classical_network(num_repeats, step):
+    """Two levels without anything learned, tau 1."""
+    return initialise(GraDIRN(2, (1, 1), num_repeats, step, regularizer=None), taus=1.0)
 
 
 def test_the_step_may_be_smoothed_more_on_coarse_levels():
-    options = {"num_channels": 0, "initial_step_size": 1.0}
     image = torch.rand(1, 2, 24, 20)
-    each = GraDIRN(2, (1, 1), (0, 1), step_smoothing=(2.0, 0.7), **options)
-    assert torch.equal(each(image), GraDIRN(2, (1, 1), (0, 1), step_smoothing=0.7, **options)(image))
-    assert not torch.equal(each(image), GraDIRN(2, (1, 1), (0, 1), step_smoothing=2.0, **options)(image))
+    each = classical_network((0, 1), (Gradient(smoothing=2.0), Gradient(smoothing=0.7)))
+    assert torch.equal(each(image), classical_network((0, 1), Gradient(smoothing=0.7))(image))
+    assert not torch.equal(each(image), classical_network((0, 1), Gradient(smoothing=2.0))(image))
 
 
 def test_features_need_the_normalized_step():
-    with pytest.raises(InputError, match="num_features 2 needs normalize_step"):
-        GraDIRN(2, num_features=2, normalize_step=(True, True, False))
-    GraDIRN(2, num_features=2, normalize_step=(True, True, False), use_features=(True, True, False))
+    steps = (Demons(), Demons(), Gradient())
+    with pytest.raises(InputError, match="features need the Demons step"):
+        GraDIRN(2, step=steps, features=Features(2))
+    GraDIRN(2, step=steps, features=Features(2, used=(2, 2, 0)))
 
 
 def test_the_start_of_a_training_is_an_option():
     # a first step of -tau * grad D alone, with the regularizer at 0: D = sum (M - F)^2, of which M' = 1
-    net = GraDIRN(2, (1,), (1,), initial_step_size=0.25, output_scale=0.0)
+    net = initialise(GraDIRN(2, (1,), (1,)), taus=0.25, output_scale=0.0)
     assert net.taus() == {"level_0_block_0": pytest.approx(0.25)}
-    each = GraDIRN(2, (1, 1), (1, 3), initial_step_size=(None, 3.0)).taus()
+    each = initialise(GraDIRN(2, (1, 1), (1, 3)), taus=(None, 3.0)).taus()
     assert each == {"level_0_block_0": pytest.approx(1.0), "level_1_block_0": pytest.approx(3.0)}  # 5 / (4 steps + 1)
     moving = torch.arange(6.0).view(1, 1, 6, 1).expand(1, 1, 6, 6) / 10
     ddf = net(torch.cat([moving, moving + 0.1], 1))
@@ -437,3 +454,12 @@ def test_the_start_of_a_training_is_an_option():
     assert (ddf[0, 1] == 0).all()
     published = GraDIRN(2).taus()
     assert published == {f"level_{level}_block_0": pytest.approx(0.5) for level in range(3)}
+    with pytest.raises(InputError, match="taus must be one value or one for each of 3 levels"):
+        initialise(GraDIRN(2), taus=(1.0, 2.0))
+
+
+def test_a_network_without_steps_starts_as_it_was_made():
+    linear = torch.nn.Linear(2, 1)
+    before = linear.weight.clone()
+    assert initialise(linear, taus=4.0, output_scale=0.0) is linear
+    assert torch.equal(linear.weight, before)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from scripts.networks.similarity import SIMILARITIES, get_similarity, normalized_step, similarity_gradient
+from scripts.networks import Demons, Gradient
+from scripts.networks.kernels.sampling import warp_with_gradient
+from scripts.networks.similarity import SIMILARITIES, get_similarity
 from scripts.support.errors import InputError
 from scripts.tools.benchmark.reference import reference_energy, reference_warp
 
@@ -15,6 +17,17 @@ def random_inputs(size):
     torch.manual_seed(1)
     fixed, moving = torch.rand(2, 2, 1, *size, dtype=torch.float64)
     return fixed, moving, (torch.rand(2, len(size), *size, dtype=torch.float64) - 0.5) * 3
+
+
+def similarity_gradient(similarity, fixed, moving, ddf):
+    """The warped image, and the derivative of the energy by the displacement."""
+    warped, gradient = warp_with_gradient(moving, ddf)
+    return warped, -Gradient(similarity).descend(fixed, warped, gradient)
+
+
+def normalized_step(similarity, fixed, moving, ddf):
+    warped, gradient = warp_with_gradient(moving, ddf)
+    return warped, Demons(similarity).descend(fixed, warped, gradient)
 
 
 def test_ssd_by_hand():

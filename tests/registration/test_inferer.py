@@ -78,6 +78,6 @@ def test_the_estimate_counts_convolutions_or_an_interpolation():
     # 2 * 32 channels, 2 images and 3 * 3 values
     # 3 positions, an index and its base, 8 corners of 3 values, 6 derivatives
     assert GraDIRN(3).evaluation_bytes((10, 10, 10)) == 1000 * (4 * (64 + 2 + 9))
-    no_cnn = GraDIRN(3, num_channels=0).evaluation_bytes((10, 10, 10))
+    no_cnn = GraDIRN(3, regularizer=None).evaluation_bytes((10, 10, 10))
     assert no_cnn == 1000 * (4 * (2 + 9) + 3 * 12 + 2 * 8 + 4 * (8 * 3 + 6))
     assert GraDIRN(3, (1, 1, 0), (1, 1, 0)).evaluation_bytes((10, 10, 10)) == 1000 * (4 * (64 + 2 + 9)) // 8

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...networks import GraDIRN
+from ...networks import Backprop, GraDIRN
 from .machine import describe_machine, peak_growth, run_apart, wall_seconds
 from .reference import ReferenceGraDIRN
 
@@ -84,7 +84,7 @@ def training_peak(variant: str, size: int, device: str) -> float:
 
     A small step before the measurement loads the libraries.
     """
-    network, reference = _networks(3, device, checkpoint_steps=variant.endswith("checkpoint"))
+    network, reference = _networks(3, device, checkpoint=variant.endswith("checkpoint"))
     chosen = reference if variant == "reference" else network
     training_step(chosen, torch.rand(1, 2, 16, 16, 16, device=device))
     return peak_growth(lambda: training_step(chosen, torch.rand(1, 2, size, size, size, device=device)), device)
@@ -94,8 +94,8 @@ def training_step(network: nn.Module, image: torch.Tensor) -> None:
     _run(network, image, training=True, half=False)
 
 
-def _networks(spatial_dims: int, device: str, checkpoint_steps: bool = False) -> tuple[GraDIRN, ReferenceGraDIRN]:
-    network = GraDIRN(spatial_dims, checkpoint_steps=checkpoint_steps).to(device)
+def _networks(spatial_dims: int, device: str, checkpoint: bool = False) -> tuple[GraDIRN, ReferenceGraDIRN]:
+    network = GraDIRN(spatial_dims, backprop=Backprop(checkpoint)).to(device)
     reference = ReferenceGraDIRN(spatial_dims).to(device)
     reference.copy_parameters(network)
     return network, reference

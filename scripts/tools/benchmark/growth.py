@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ...networks import GraDIRN
+from ...networks import Backprop, GraDIRN
 from ...support.files import replace_file
 from .cost import training_step
 from .machine import describe_machine, peak_growth, run_apart, seconds
@@ -72,7 +72,7 @@ CASES = [
 def measure(case: Case, device: str) -> dict[str, float]:
     """Measure seconds (the shortest of three runs for short cases) and the growth of memory to its peak, in MiB."""
     torch.manual_seed(0)
-    network = GraDIRN(case.spatial_dims, num_repeats=(case.repeats,) * LEVELS, checkpoint_steps=case.checkpoint)
+    network = GraDIRN(case.spatial_dims, num_repeats=(case.repeats,) * LEVELS, backprop=Backprop(case.checkpoint))
     network = network.to(device)
     _run(case, network, torch.rand(1, 2, *[16] * case.spatial_dims, device=device))  # loads the libraries
     image = torch.rand(case.batch, 2, *[case.size] * case.spatial_dims, device=device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -252,9 +251,7 @@ def _prepare_network(name: str, declared: Network, task: Task, data: Path) -> Me
     shown = weights.relative_to(BUNDLE_ROOT) if weights.is_relative_to(BUNDLE_ROOT) else weights.name
     overrides = [f"{key}={value}" for key, value in declared.overrides.items()]
     settings = ", ".join([str(shown), *task.overlays, *declared.overlays, *overrides])
-    # with its references resolved, which only works with a parser that has not made a network yet
-    network_def = read_config(task, data, declared).get_parsed_content("network_def", instantiate=False).get_config()
-    digest = _digest(settings, sha256(weights), json.dumps(network_def, sort_keys=True, default=str))
+    digest = _digest(settings, sha256(weights), str(network))  # which names every option
     return Method(name, settings, digest, register, sum(p.numel() for p in network.parameters()))
 
 

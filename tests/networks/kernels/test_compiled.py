@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from scripts.networks import GraDIRN, gradirn
+from scripts.networks import CNN, Demons, GraDIRN, compile_steps, gradirn, initialise
 from scripts.networks.kernels import compiled
 from scripts.networks.kernels.compiled import compiled_if_possible
 
@@ -31,7 +31,7 @@ def test_an_error_of_the_function_itself_is_raised():
 
 def test_a_network_with_the_option_trains_copies_and_pickles_as_without(monkeypatch):
     monkeypatch.setattr(compiled.torch, "compile", raise_error)  # neither needs it
-    net = GraDIRN(2, (1, 1), (1, 1), num_channels=4, compile_steps=True)
+    net = compile_steps(GraDIRN(2, (1, 1), (1, 1), regularizer=CNN(4)))
     image = torch.rand(1, 2, 12, 10)
     net(image).sum().backward()
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
@@ -42,15 +42,16 @@ def test_a_network_with_the_option_trains_copies_and_pickles_as_without(monkeypa
 @pytest.mark.parametrize("size", [(24, 21), (12, 10, 13)], ids=["2D", "3D"])
 def test_a_network_gives_the_same_with_the_option_and_is_exported_with_it(size, monkeypatch):
     torch.manual_seed(0)
-    options = {"update": "compose", "similarity": "lncc", "normalize_step": True, "output_scale": 0.05}
-    net = GraDIRN(len(size), (1, 1), (1, 1), num_channels=4, compile_steps=True, **options).eval()
-    plain = GraDIRN(len(size), (1, 1), (1, 1), num_channels=4, **options).eval()
-    plain.load_state_dict(net.state_dict())
+    options = {"update": "compose", "step": Demons("lncc"), "regularizer": CNN(4)}
+    plain = initialise(GraDIRN(len(size), (1, 1), (1, 1), **options), output_scale=0.05).eval()
+    net = compile_steps(copy.deepcopy(plain))
     calls = []
     monkeypatch.setattr(gradirn, "_compiled_call", lambda *a, call=gradirn._compiled_call: calls.append(a) or call(*a))
     image = torch.rand(1, 2, *size)
     with torch.no_grad():
         torch.testing.assert_close(net(image), plain(image), atol=1e-4, rtol=0)
+        assert len(calls) == 2
+        assert torch.equal(compile_steps(copy.deepcopy(net), enabled=False)(image), plain(image))
         assert len(calls) == 2
         torch.testing.assert_close(torch.jit.script(net)(image), plain(image), atol=1e-4, rtol=0)
         exported = torch.export.export(net, (image,)).module()
@@ -60,7 +61,7 @@ def test_a_network_gives_the_same_with_the_option_and_is_exported_with_it(size, 
 @pytest.mark.slow
 def test_a_whole_network_may_be_compiled():
     torch.manual_seed(0)
-    net = GraDIRN(2, (1, 1), (1, 1), num_channels=4, num_layers=2, output_scale=0.05).eval()
+    net = initialise(GraDIRN(2, (1, 1), (1, 1), regularizer=CNN(4, layers=2)), output_scale=0.05).eval()
     image = torch.rand(1, 2, 24, 20)
     with torch.no_grad():
         torch.testing.assert_close(torch.compile(net)(image), net(image), atol=1e-4, rtol=0)

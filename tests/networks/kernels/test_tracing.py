@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.networks.utils import convert_to_onnx
 
-from scripts.networks import GraDIRN, load_torchscript
+from scripts.networks import CNN, LNCC, Demons, Features, GraDIRN, initialise, load_torchscript
 from scripts.support.errors import InputError
 
 CARDIAC = {"spatial_dims": 2, "num_blocks": (1, 1), "num_repeats": (2, 1), "update": "compose", "ddf_smoothing": 0.5}
@@ -14,19 +14,16 @@ FEATURES = {
     "spatial_dims": 3,
     "num_blocks": (1, 1),
     "num_repeats": (1, 1),
-    "similarity": "lncc",
-    "window_size": 5,
-    "normalize_step": True,
-    "step_smoothing": 1.0,
-    "num_features": 2,
-    "num_channels": (4, 0),
+    "step": Demons(LNCC(5), smoothing=1.0),
+    "regularizer": (CNN(4), None),
+    "features": Features(2),
 }
 
 
 @pytest.fixture(params=[CARDIAC, FEATURES], ids=["2D", "3D with features"])
 def network(request):
     torch.manual_seed(0)
-    return GraDIRN(**request.param, output_scale=0.05).eval()
+    return initialise(GraDIRN(**request.param), output_scale=0.05).eval()
 
 
 def test_the_script_gives_the_same_for_another_batch_and_odd_sizes(network, tmp_path):
@@ -65,7 +62,8 @@ def test_onnxruntime_gives_the_same_for_another_batch_and_odd_sizes(dims, tmp_pa
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
-    net = GraDIRN(dims, (1, 1), (1, 1), update="compose", num_channels=4, num_layers=2, output_scale=0.05)
+    net = GraDIRN(dims, (1, 1), (1, 1), update="compose", regularizer=CNN(4, layers=2))
+    initialise(net, output_scale=0.05)
     # as MONAI's onnx_export calls it
     convert_to_onnx(
         net,

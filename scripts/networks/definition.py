@@ -1,0 +1,28 @@
+"""The network of a task, from the configuration file that defines it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+__all__ = ["read_network"]
+
+
+def read_network(file: str | Path, refine_steps: int | None = None, **changes: Any) -> nn.Module:
+    """Make the ``network_def`` of a configuration file, so that training and use have one definition.
+
+    Args:
+        file: the configuration, such as ``configs/cardiac.yaml``.
+        refine_steps: repeats at full resolution, for a file that refers to it; None is what the file says.
+        changes: arguments of the network that replace those of the file, such as ``num_repeats``.
+    """
+    from monai.bundle import ConfigParser  # takes seconds, which Python code without configurations need not wait
+
+    parser = ConfigParser()
+    parser.read_config(str(file))
+    parser["refine_steps"] = refine_steps
+    for name, value in changes.items():
+        parser[f"network_def#{name}"] = value
+    return parser.get_parsed_content("network_def")
