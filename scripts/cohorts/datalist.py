@@ -1,4 +1,4 @@
-"""Which files belong together: one pair from options, or many from a datalist."""
+"""The files of pairs: one pair from options, or many pairs from a datalist."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ def read_pairs(
     """List the pairs to register.
 
     Args:
-        files: ``fixed``, ``moving`` and optionally ``label_fixed``, ``label_moving`` of one pair; None is not given.
-        datalist: instead, a JSON file: a list of such dictionaries, each with an optional ``name``, and optionally
-            with ``displacement``, a displacement field in place of the network, and ``true_displacement``.
-        dataset_dir: the folder that relative paths of the datalist start from, by default the datalist's own.
+        files: the files of one pair: ``fixed``, ``moving`` and optionally ``label_fixed``, ``label_moving``; None means
+            that a file is not given.
+        datalist: a JSON file with many pairs, in place of ``files``: a list of such dictionaries, each optionally with
+            ``name``, with ``displacement``, a displacement field in place of the network, and ``true_displacement``.
+        dataset_dir: the folder where relative paths in the datalist start; by default the folder of the datalist.
 
     Returns:
-        a dictionary a pair, with ``name``: the folder of its results below the output folder, "." for the one pair.
-        None are listed where nothing is given, so that a configuration can be looked at without data.
+        one dictionary per pair. Its ``name`` is the folder of its results below the output folder, "." for one pair.
+        Without files and datalist the list is empty, so that a configuration can be examined without data.
 
     Raises:
-        InputError: when files are missing or named twice, or the datalist is not of that form.
+        InputError: when files are missing or given twice, or the datalist does not have this form.
     """
     given = {key: str(user_path(value, key)) for key, value in files.items() if value is not None}
     if datalist is None and not given:
@@ -59,11 +60,11 @@ def read_pairs(
 
 
 def add_displacements(pairs: Iterable[Mapping[str, str]], **folders: str | None) -> list[dict[str, str]]:
-    """Add to every pair its file in folders of displacement fields.
+    """Add the paths of displacement fields to all pairs.
 
     Args:
-        pairs: each with its ``name``.
-        folders: ``displacement`` or ``true_displacement`` and a folder that holds ``<name>/displacement.nii.gz`` or
+        pairs: the pairs, each with its ``name``.
+        folders: ``displacement`` or ``true_displacement``, each a folder that has ``<name>/displacement.nii.gz`` or
             ``<name>.nii.gz`` for every pair; None adds nothing.
 
     Raises:
@@ -81,7 +82,7 @@ def _find_displacement(folder: Path, name: str, option: str) -> str:
     for path in (folder / file for file in files):
         if path.is_file():
             return str(path)
-    raise InputError(f"{option}: {folder} holds no field of pair '{name}': expected {' or '.join(files)}.")
+    raise InputError(f"{option}: {folder} has no field for the pair '{name}': expected {' or '.join(files)}.")
 
 
 def _read_json_list(path: Path) -> list[Any]:
@@ -92,7 +93,7 @@ def _read_json_list(path: Path) -> list[Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"datalist: {path} is not valid JSON ({error}).") from error
     if not isinstance(entries, list) or not entries:
-        raise InputError(f"datalist: {path} holds no list of pairs: expected [{{fixed: ..., moving: ...}}, ...].")
+        raise InputError(f"datalist: {path} is not a list of pairs: expected [{{fixed: ..., moving: ...}}, ...].")
     return entries
 
 
@@ -114,7 +115,7 @@ def _check_entry(entry: Any, where: str, root: Path) -> dict[str, str]:
 
 
 def _folder_name(name: Any, where: str) -> str:
-    """The name of a pair's folder, spelt in one way: ``./x/`` is ``x``."""
+    """Return the name of a pair's folder in a normal form: ``./x/`` is ``x``."""
     folder = Path(str(name))
     usable = isinstance(name, str | int) and "\0" not in str(name)
     if not usable or not folder.parts or folder.is_absolute() or ".." in folder.parts:

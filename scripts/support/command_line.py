@@ -1,4 +1,4 @@
-"""What ``python -m monai.bundle run`` lacks: paths as written, a word on misspelt options, errors in one line."""
+"""Improves ``python -m monai.bundle run``: paths as written, messages on misspelt options, errors in one line."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from .errors import InputError, find_input_error
 
 __all__ = ["TEXTS", "check_options", "flag", "number", "prepare", "report_in_one_line", "texts"]
 
-TEXTS = (  # options that are the names of files, folders, subjects and images
+TEXTS = (  # options whose values are names of files, folders, subjects and images
     *("fixed", "moving", "label_fixed", "label_moving", "datalist", "dataset_dir", "output_dir", "bundle_root"),
     *("weights", "initial_weights", "displacements", "true_displacements"),
     *("layout", "group", "atlas", "fixed_image", "moving_image"),
 )
-INTERRUPTED = "the same command goes on where it was"
+INTERRUPTED = "the same command continues"
 
 
 def prepare(known: dict[str, Any], interrupted: str = INTERRUPTED) -> None:
-    """First expression of every ``run``: options as they were written, and errors in one line.
+    """Prepare a command; the first expression of every ``run``. Options stay as written, errors take one line.
 
     Args:
-        known: the values of the configuration that are known already, ``__local_refs`` in its expressions. Those of
-            :data:`TEXTS` on the command line are added, so that MONAI neither evaluates nor rewrites them: it runs what
-            begins with ``$``, looks for what begins with ``@``, and takes ``#`` for its own separator.
-        interrupted: what to do after an interrupt, for the message.
+        known: the values of the configuration that are known already, ``__local_refs`` in its expressions. The values
+            of :data:`TEXTS` on the command line are added, so that MONAI does not change them: it would evaluate a
+            value that begins with ``$``, look up one that begins with ``@``, and split at ``#``.
+        interrupted: what the message after an interrupt tells the user to do.
 
     Raises:
-        InputError: when an option is unknown, or lacks its value.
+        InputError: when an option is unknown, or has no value.
     """
     sys.excepthook = partial(report_in_one_line, interrupted=interrupted)
     if _is_bundle_command():
@@ -50,10 +50,10 @@ def prepare(known: dict[str, Any], interrupted: str = INTERRUPTED) -> None:
 
 
 def flag(name: str, value: object) -> bool:
-    """A switch from a configuration or the command line, which hands on ``--overwrite true`` as text.
+    """Read a switch from a configuration or the command line, which passes ``--overwrite true`` on as text.
 
     Raises:
-        InputError: when it is neither true nor false.
+        InputError: when the value is neither true nor false.
     """
     known = {"true": True, "false": False}
     if str(value).lower() not in known:
@@ -62,16 +62,16 @@ def flag(name: str, value: object) -> bool:
 
 
 def number(name: str, value: object, above: float = -math.inf, whole: bool = False) -> float:
-    """A number from a configuration or the command line.
+    """Read a number from a configuration or the command line.
 
     Args:
-        name: of the option.
-        value: what was given.
-        above: it must be larger than this.
+        name: name of the option.
+        value: value of the option.
+        above: the number must be larger than this.
         whole: whether it must be a whole number.
 
     Raises:
-        InputError: when it is none, or none of these.
+        InputError: when the value is not such a number.
     """
     try:
         found = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ def number(name: str, value: object, above: float = -math.inf, whole: bool = Fal
 def report_in_one_line(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None, interrupted: str = INTERRUPTED
 ) -> None:
-    """Print bad input and an interrupt as one line; anything else is a defect, and keeps its traceback."""
+    """Print bad input and an interrupt in one line; anything else is a defect, and keeps its traceback."""
     if isinstance(error, KeyboardInterrupt):
         print(f"interrupted; {interrupted}.", file=sys.stderr)
         return
@@ -98,13 +98,14 @@ def report_in_one_line(
 
 
 def check_options(arguments: Sequence[str]) -> None:
-    """Reject options that no configuration file defines, since MONAI adds unknown ones without a word.
+    """Reject options that no configuration file defines; MONAI would add them silently.
 
     Args:
-        arguments: of ``monai.bundle run``, as in ``["--config_file", "configs/inference.yaml", "--fixed", "a.nii"]``.
+        arguments: the arguments of ``monai.bundle run``, such as
+            ``["--config_file", "configs/inference.yaml", "--fixed", "a.nii"]``.
 
     Raises:
-        InputError: that names the option and the nearest known one.
+        InputError: when an option is unknown; names the option and the most similar known one.
     """
     options = _options(arguments)
     if options.get("config_file") is None:
@@ -119,10 +120,10 @@ def check_options(arguments: Sequence[str]) -> None:
 
 
 def texts(arguments: Sequence[str]) -> dict[str, str]:
-    """The options of :data:`TEXTS` among the arguments of ``monai.bundle run``, letter by letter.
+    """Return the options of :data:`TEXTS` among the arguments of ``monai.bundle run``, exactly as written.
 
     Raises:
-        InputError: when one of them lacks its value.
+        InputError: when one of them has no value.
     """
     found = {name: value for name, value in _options(arguments).items() if name in TEXTS}
     for name, value in found.items():
@@ -132,9 +133,9 @@ def texts(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _options(arguments: Sequence[str]) -> dict[str, Any]:
-    """Options and their values as fire tells them apart, but as text; None is an option without a value.
+    """Split arguments into options and their values as fire does, but as text; None is an option without a value.
 
-    Those of an ``--args_file`` count too, where it is one, unless they are given beside it.
+    The options of an ``--args_file`` count, too, unless they are also given on the command line.
     """
     options: dict[str, Any] = {}
     words = iter(range(len(arguments)))
@@ -156,19 +157,19 @@ def _is_option(word: str) -> bool:
 
 
 def _defined_ids(config_file: str) -> set[str]:
-    """Top-level ids of one configuration file, or of a list of them written as fire reads it."""
+    """Return the top-level ids of one configuration file, or of a list of files in the form that fire reads."""
     files = ast.literal_eval(config_file) if config_file.startswith(("[", "(")) else [config_file]
     return {str(key).lstrip("+") for file in files for key in ConfigParser.load_config_file(file)}
 
 
 def _is_bundle_command() -> bool:
-    """Whether this process is ``python -m monai.bundle run``, whatever options Python was given."""
+    """Return whether this process is ``python -m monai.bundle run``, with any options of Python."""
     file = getattr(sys.modules["__main__"], "__file__", None) or ""
     return Path(file).parts[-3:] == ("monai", "bundle", "__main__.py") and sys.argv[1:2] == ["run"]
 
 
 def _terminate(signum: int, frame: Any, process: int, interrupted: str) -> None:
-    """End as an interrupt does: what is half written is removed."""
-    if os.getpid() == process:  # not one that was forked from it
+    """End the process as an interrupt does: half-written files are removed."""
+    if os.getpid() == process:  # not a process that was forked from it
         print(f"terminated; {interrupted}.", file=sys.stderr)
     sys.exit(128 + signum)

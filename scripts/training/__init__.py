@@ -1,1 +1,1 @@
-"""What a training needs beside MONAI's trainer: samples, losses, handlers, and what is seen of it."""
+"""What a training needs in addition to MONAI's trainer: samples, losses, handlers, logs and pictures."""

@@ -1,4 +1,4 @@
-"""From preprocessed pairs to training samples: one description of all that is random about them."""
+"""The random transforms that make training samples of preprocessed pairs."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def sample_transforms(partners: Sequence[Mapping[str, str]], preprocessing: Comp
     """Return all transforms from the files of an item to a training sample, in one list.
 
     Args:
-        partners: the moving halves that :class:`RandPartnerd` chooses from; none where the items are pairs already.
-        preprocessing: what :func:`~scripts.images.preprocess_pair` describes.
-        augmentation: what :func:`augment_pair` describes.
+        partners: the moving halves that :class:`RandPartnerd` chooses from; empty if the items are already pairs.
+        preprocessing: result of :func:`~scripts.images.preprocess_pair`.
+        augmentation: result of :func:`augment_pair`.
     """
     pairing = [RandPartnerd(partners)] if partners else []
     return Compose([*pairing, *preprocessing.transforms, *augmentation.transforms])
@@ -53,18 +53,19 @@ def augment_pair(
     scanner_prob: float = 0.0,
     swap_prob: float = 0.5,
 ) -> Compose:
-    """Return the random transforms from a preprocessed pair to a sample: ``image`` and, where labelled, its labels.
+    """Return the random transforms from a preprocessed pair to a sample: ``image`` and, if there are any, its labels.
 
     Args:
-        size: of a sample in voxels, two numbers for a random slice of a stack, three for a volume; -1 keeps an axis.
+        size: size of a sample in voxels: two numbers for a random slice of a stack, three for a volume; -1 keeps the
+            size of an axis.
         labelled: the pair has ``label_fixed`` and ``label_moving``.
-        augmentation: False leaves out everything but the choice of the slice or crop and the swap.
+        augmentation: False only keeps the choice of the slice or crop, and the exchange of the images.
         zoom: largest relative change of size.
         gamma: range of the exponent that changes the contrast.
         elastic: largest displacement of a random smooth deformation of both images, as a fraction of half the sample.
         motion: the same for the moving image alone.
-        scanner_prob: probability of a bias field, and of a blur, the same for both images.
-        swap_prob: probability that fixed and moving change places.
+        scanner_prob: probability of a bias field, and of a blur; both images get the same.
+        swap_prob: probability that the fixed and the moving image are exchanged.
     """
     dims, keys = len(size), ["image", *LABELS] if labelled else ["image"]
     transforms: list[Transform] = [
@@ -82,7 +83,7 @@ def augment_pair(
 
 
 def _affine(keys: Sequence[str], dims: int, zoom: float) -> Transform:
-    """Make a rotation, by any angle in a plane and by few degrees in a volume, and a change of size along each axis."""
+    """Rotate, by any angle in 2D and by a few degrees in 3D, and change the size along each axis."""
     rotation = (3.14,) if dims == 2 else (0.2, 0.2, 0.2)
     scale = (zoom,) * dims
     return RandAffined(
@@ -91,7 +92,7 @@ def _affine(keys: Sequence[str], dims: int, zoom: float) -> Transform:
 
 
 def _smooth_deformation(keys: Sequence[str], size: Sequence[int], largest: float, prob: float) -> Transform:
-    """Make one random displacement of all keys, with a control point every 16 voxels."""
+    """Deform all keys by the same random displacement, with a control point every 16 voxels."""
     return RandSmoothDeformd(
         keys,
         prob=prob,
@@ -104,7 +105,7 @@ def _smooth_deformation(keys: Sequence[str], size: Sequence[int], largest: float
 
 
 def _motion(size: Sequence[int], largest: float, labelled: bool) -> list[Transform]:
-    """Make a smooth deformation of the moving image and its label alone."""
+    """Deform only the moving image and its label."""
     keys = ["image_moving", "label_moving"] if labelled else ["image_moving"]
     return [
         SplitDimd("image", dim=0, output_postfixes=["moving", "fixed"]),
@@ -126,14 +127,14 @@ def _modes(keys: Sequence[str]) -> list[str]:
 
 
 class RandPartnerd(RandomizableTransform):
-    """Give an item with ``name``, ``fixed``, ``label_fixed`` the moving half of a random other subject.
+    """Add the moving half of another, random subject to an item with ``name``, ``fixed``, ``label_fixed``.
 
     Args:
         partners: dictionaries with ``name``, ``moving`` and ``label_moving``, as
             :func:`~scripts.cohorts.training_partners` lists them.
 
     Raises:
-        InputError: when an item has no other subject to go with.
+        InputError: when there is no other subject.
     """
 
     def __init__(self, partners: Sequence[Mapping[str, str]]) -> None:
@@ -159,10 +160,10 @@ class RandPartnerd(RandomizableTransform):
 
 
 class RandSwapd(RandomizableTransform):
-    """Let fixed and moving change places: the channels of ``image``, and the labels.
+    """Exchange the fixed and the moving image at random: the channels of ``image``, and the labels.
 
     Args:
-        prob: the probability that they do.
+        prob: probability of an exchange.
     """
 
     def __init__(self, prob: float = 0.5) -> None:

@@ -1,4 +1,4 @@
-"""The training set: samples that depend on seed, epoch and index only, so that a training can be continued exactly."""
+"""The training set. Its samples depend only on seed, epoch and index, so that a training can be continued exactly."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["EpochDataset", "training_loader"]
 
 
 class EpochDataset(Dataset):
-    """Items in any number of random variants an epoch.
+    """Items with random variation, any number of them per epoch.
 
-    The deterministic transforms are cached. The random ones draw from (seed, epoch, index): not from what was drawn
-    before, nor from how many workers or processes share the work.
+    The deterministic transforms are cached. The random transforms are seeded by (seed, epoch, index), and therefore
+    depend neither on earlier samples nor on the number of workers or processes.
 
     Args:
-        data: the items; few items make an epoch as long as many.
-        transform: deterministic transforms, then random ones.
+        data: the items; their number does not change the length of an epoch.
+        transform: deterministic transforms, followed by random ones.
         samples_per_epoch: length of an epoch.
-        seed: of the random transforms.
+        seed: seed of the random transforms.
         cache_rate: fraction of the items whose deterministic part is kept in memory.
     """
 
@@ -55,9 +55,9 @@ class EpochDataset(Dataset):
 
 
 def training_loader(dataset: EpochDataset, batch_size: int, num_workers: int = 0) -> DataLoader:
-    """Batches in an order that depends on the data set's seed and epoch, dealt out to the processes of a training.
+    """Load batches in an order that depends on the data set's seed and epoch, and share them among all processes.
 
-    With N processes, the batches of all of them together are those of one process with N times the batch size.
+    N processes together see the same batches as one process with N times the batch size.
     """
     rank, count = rank_and_count()
     sampler: DistributedSampler = DistributedSampler(

@@ -1,4 +1,4 @@
-"""What a training needs beside MONAI's trainer: batches, gradient clipping, and checkpoints that continue exactly."""
+"""Handlers of a training: batches, gradient clipping, and checkpoints from which it continues exactly."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LAST, BEST = "checkpoint.pt", "model.pt"
 def prepare_batch(
     batch: Mapping[str, torch.Tensor], device: torch.device, non_blocking: bool = False, **kwargs: Any
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """What MONAI's trainer hands to the network, ``image``, and to the loss, the whole batch."""
+    """Give MONAI's trainer the input of the network, ``image``, and of the loss, the whole batch."""
     moved = {key: value.to(device, non_blocking=non_blocking, **kwargs) for key, value in batch.items()}
     return moved[CommonKeys.IMAGE], moved
 
 
 class SetEpoch:
-    """Tells the data set and its sampler which epoch begins."""
+    """Tells the data set and its sampler the number of the epoch that begins."""
 
     def __init__(self, loader: DataLoader) -> None:
         self.parts: tuple[Any, Any] = (loader.dataset, loader.sampler)
@@ -51,7 +51,7 @@ class ClipGradients:
     """Clips the norm of the gradient before each update.
 
     Args:
-        max_norm: of all parameters together.
+        max_norm: largest norm of the gradient of all parameters together.
     """
 
     def __init__(self, max_norm: float) -> None:
@@ -61,7 +61,7 @@ class ClipGradients:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: SupervisedTrainer) -> None:
-        """Clip; under AMP the scaler deals with infinite gradients, elsewhere they are an error.
+        """Clip the gradient. Under AMP, the scaler handles infinite gradients.
 
         Raises:
             InputError: when the loss is not finite.
@@ -69,7 +69,8 @@ class ClipGradients:
         loss = engine.state.output[CommonKeys.LOSS].item()
         if not math.isfinite(loss):
             raise InputError(
-                f"the loss is {loss} in epoch {engine.state.epoch}: expected a finite one; try a smaller learning_rate."
+                f"the loss is {loss} in epoch {engine.state.epoch}: expected a finite number; "
+                "try a smaller --learning_rate."
             )
         if engine.scaler is not None:
             engine.scaler.unscale_(engine.optimizer)
@@ -77,28 +78,28 @@ class ClipGradients:
 
 
 class _Saver(DiskSaver):
-    """Renames the new file over the old one, which ignite would remove first: a kill in between would leave none."""
+    """Replaces the old file by renaming the new one; ignite would remove the old file first, and could lose both."""
 
     def remove(self, filename: str) -> None:
         pass
 
 
 class TrainingState:
-    """Writes ``checkpoint.pt``, all that is needed to continue, and ``model.pt``, the best weights so far.
+    """Writes ``checkpoint.pt``, from which a training continues, and ``model.pt``, the best weights so far.
 
-    Both are written under another name and then renamed, after each epoch and by one process alone.
+    After each epoch, one process writes both under another name and then renames them.
 
     Args:
-        output_dir: where to.
-        state: what makes up the training beside the trainer: network, optimizer, lr_scheduler, ...
-        validator: engine whose ``metric``, larger is better, tells the best weights.
-        metric: name of that metric.
-        patience: validations without improvement after which the training ends; 0 for never.
-        resume: continue from ``checkpoint.pt`` if it is there; otherwise it must not be there.
-        map_location: device of what is loaded.
+        output_dir: the folder to write to.
+        state: the state of the training in addition to the trainer: network, optimizer, lr_scheduler, ...
+        validator: engine whose ``metric`` decides which weights are the best.
+        metric: name of this metric; larger is better.
+        patience: end the training after this many validations without improvement; 0 means never.
+        resume: continue from ``checkpoint.pt`` if it exists; without ``resume``, it must not exist.
+        map_location: device for the loaded state.
 
     Raises:
-        InputError: when the folder holds another training, or a checkpoint that does not fit this one.
+        InputError: when the folder has another training, or a checkpoint that does not fit this training.
     """
 
     def __init__(
@@ -128,17 +129,21 @@ class TrainingState:
         self.validator.add_event_handler(Events.COMPLETED, best)
         if self.patience:
             self.state["early_stopping"] = EarlyStopping(self.patience, self.score, engine)
-            # not its own attach, which would begin to count anew with each validation
+            # its own attach would start to count again with each validation
             self.validator.add_event_handler(Events.COMPLETED, self.state["early_stopping"])
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._checkpoint(self.state, LAST))
 
     def score(self, validator: Engine) -> float:
-        """The validation's measure of how good the weights are."""
+        """Return the metric of the validation.
+
+        Raises:
+            InputError: when the validation has no finite value of it.
+        """
         value = validator.state.metrics.get(self.metric, math.nan)
         if not math.isfinite(value):
             raise InputError(
-                f"val_metric is '{self.metric}' and the validation gave {value}: "
-                "expected a measure that its pairs have; without labels, ncc."
+                f"val_metric is '{self.metric}', and the validation gave {value}: "
+                "expected a metric that the pairs have; ncc needs no labels."
             )
         return float(value)
 
@@ -147,19 +152,23 @@ class TrainingState:
         return Checkpoint(what, saver, filename_pattern=name, score_function=score)
 
     def load(self, engine: Engine) -> None:
-        """Continue where the last checkpoint was written."""
+        """Continue from the last checkpoint, if there is one.
+
+        Raises:
+            InputError: when there is a checkpoint without ``resume``, or it does not fit this training.
+        """
         if not self.path.is_file():
             return
         if not self.resume:
             raise InputError(
-                f"output_dir: {self.path.parent} holds a training: "
+                f"output_dir: {self.path.parent} already has a training: "
                 "expected --resume true, which continues it, or another folder."
             )
         max_epochs = engine.state.max_epochs
         try:
             checkpoint = torch.load(self.path, map_location=self.map_location, weights_only=True)
             Checkpoint.load_objects(to_load=self.state, checkpoint=checkpoint)
-        except Exception as error:  # torch, pickle, zipfile and ignite each have their own
+        except Exception as error:  # torch, pickle, zipfile and ignite have different errors
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"resume: {self.path} does not continue this training ({reason}).") from error
         engine.state.max_epochs = max_epochs

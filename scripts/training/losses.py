@@ -1,4 +1,4 @@
-"""Training losses of a displacement: image dissimilarity, smoothness and, where labels are used, their overlap."""
+"""Training losses of a displacement: image dissimilarity, smoothness, folding and the overlap of labels."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from ..support.errors import InputError
 __all__ = ["RegistrationLoss", "diffusion", "folding", "soft_dice"]
 
 REGULARIZATIONS = ("diffusion", "bending")
-SMALLEST_DETERMINANT = 0.1  # below it :func:`folding` sets in
+SMALLEST_DETERMINANT = 0.1  # :func:`folding` penalises determinants below this
 
 
 class RegistrationLoss(nn.Module):
     """Similarity + regularization_weight * regularization + folding_weight * folding + label_weight * (1 - Dice).
 
-    The first three are means over the voxels.
-
-    Published (Qiu et al., section 3): ``ssd`` + 0.01 diffusion, or ``ncc`` + 0.1 diffusion, of the last displacement.
+    The first three terms are means over the voxels. The published losses (Qiu et al., section 3) are ``ssd`` + 0.01
+    diffusion and ``ncc`` + 0.1 diffusion of the last displacement.
 
     Args:
-        similarity: ``ssd``; ``ncc``, the negative squared correlation of the whole images; ``lncc``, that in a window.
-        window_size: of ``lncc``, odd, in voxels.
+        similarity: ``ssd``; ``ncc``, the negative squared correlation of the whole images; ``lncc``, the same in a
+            window.
+        window_size: window of ``lncc``, an odd number of voxels.
         regularization: ``diffusion`` (squared forward differences) or ``bending`` (squared second derivatives).
-        regularization_weight: of the regularization.
-        folding_weight: of the penalty of small and negative Jacobian determinants, 0 for none.
-        label_weight: of the label loss, 0 for none.
-        classes: label values that the label loss compares.
-        feature_weight: of 1 - the soft Dice and the cross-entropy of each image's learned features with its own labels,
-            0 for none.
-        feature_classes: the label values that each feature stands for.
-        step_decay: with the displacements of all steps, a step weighs this factor of the one after it; 0 is the last
-            displacement alone, as published.
+        regularization_weight: weight of the regularization.
+        folding_weight: weight of the penalty on small and negative Jacobian determinants; 0 means no penalty.
+        label_weight: weight of the label loss; 0 means no label loss.
+        classes: the label values that the label loss compares.
+        feature_weight: weight of the segmentation loss of the learned features (1 - soft Dice, plus cross-entropy with
+            the labels of the same image); 0 means no such loss.
+        feature_classes: for each feature, the label values that it segments.
+        step_decay: above 0, the loss includes the displacements of all steps; the weight of a step is this factor times
+            the weight of the next step. 0 is the last displacement alone, as published.
 
     Raises:
-        InputError: for an unknown name or a value out of its range.
+        InputError: for an unknown name, or a value out of range.
     """
 
     def __init__(
@@ -87,16 +87,17 @@ class RegistrationLoss(nn.Module):
         self.terms: dict[str, torch.Tensor] = {}
 
     def forward(self, pred: torch.Tensor | Mapping[str, Any], target: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch, a scalar; its parts, of the last displacement, stay in ``terms``.
+        """Return the loss of a batch, a scalar; ``terms`` keeps its parts for the last displacement.
 
         Args:
-            pred: ddf in voxels, (B, d, *spatial), or what :class:`~scripts.networks.DeepSupervision` gives.
-            target: ``image`` (B, 2, *spatial), moving and fixed, and for the label loss ``label_moving`` and
-                ``label_fixed`` (B, 1, *spatial).
+            pred: the ddf in voxels, shape (B, d, *spatial), or the result of
+                :class:`~scripts.networks.DeepSupervision`.
+            target: ``image``, moving and fixed, shape (B, 2, *spatial), and for the label loss ``label_moving`` and
+                ``label_fixed``, shape (B, 1, *spatial).
         """
         ddfs = [pred] if isinstance(pred, torch.Tensor) else pred["ddfs"]
         weights = [self.step_decay ** (len(ddfs) - 1 - index) for index in range(len(ddfs))]
-        # 0 ** 0 is 1: without a decay the last step alone counts
+        # 0 ** 0 is 1: without a decay, only the last step counts
         losses = [weight * self._loss(ddf.float(), target) for weight, ddf in zip(weights, ddfs) if weight > 0]
         loss = torch.stack(losses).sum() / sum(weights)
         if self.feature_weight > 0 and not isinstance(pred, torch.Tensor):
@@ -110,8 +111,8 @@ class RegistrationLoss(nn.Module):
     ) -> torch.Tensor:
         if features[0].shape[1] != len(self.feature_classes):
             raise InputError(
-                f"the network has {features[0].shape[1]} features, but feature_classes says what "
-                f"{len(self.feature_classes)} stand for: expected the same number."
+                f"the network has {features[0].shape[1]} features, but feature_classes has "
+                f"{len(self.feature_classes)} groups of labels: expected the same number."
             )
         labels = torch.cat([target["label_moving"], target["label_fixed"]])
         one_hot = [torch.stack([labels == value for value in values]).any(0) for values in self.feature_classes]
@@ -135,27 +136,27 @@ class RegistrationLoss(nn.Module):
 
 
 def diffusion(ddf: torch.Tensor) -> torch.Tensor:
-    """Squared gradient |grad u|^2 by forward differences, mean over the voxels; ddf (B, d, *spatial), in voxels."""
+    """Compute the mean squared gradient |grad u|^2 by forward differences; ddf in voxels, shape (B, d, *spatial)."""
     return torch.stack([ddf.diff(dim=axis).square().sum(1).mean() for axis in range(2, ddf.ndim)]).sum()
 
 
 def folding(ddf: torch.Tensor) -> torch.Tensor:
-    """How far |J|, by forward and by backward differences, falls short of 0.1, mean over the voxels."""
+    """Compute how far |J|, by forward and by backward differences, is below 0.1; mean over the voxels."""
     backward = -ddf.flip(list(range(2, ddf.ndim)))
     shortfalls = [(SMALLEST_DETERMINANT - jacobian_determinant(field)).clamp(min=0) for field in (ddf, backward)]
     return torch.stack([shortfall.mean() for shortfall in shortfalls]).mean()
 
 
 def soft_dice(fixed: torch.Tensor, moving: torch.Tensor, ddf: torch.Tensor, classes: Sequence[int]) -> torch.Tensor:
-    """Dice of the classes, mean over those that a pair has, as if each were carried linearly as an image of its own.
+    """Compute the mean Dice of the classes that a pair has, as if each class were a linearly warped image.
 
     The 2^d corners of each point are looked up once, so that the cost does not grow with the number of classes.
 
     Args:
-        fixed: label map (B, 1, *spatial).
-        moving: label map (B, 1, *spatial).
+        fixed: label map, shape (B, 1, *spatial).
+        moving: label map, shape (B, 1, *spatial).
         ddf: displacement in voxels, shape (B, d, *spatial).
-        classes: label values that count.
+        classes: the label values that count.
     """
     bins = len(classes) + 1
     fixed, moving = (_class_index(label.flatten(1), sorted(classes)) for label in (fixed, moving))
@@ -175,14 +176,14 @@ def soft_dice(fixed: torch.Tensor, moving: torch.Tensor, ddf: torch.Tensor, clas
 
 
 def _sum_per_class(values: torch.Tensor, index: torch.Tensor, bins: int) -> torch.Tensor:
-    """The sum of the values (B, N) of each class, (B, bins)."""
-    if values.is_cuda:  # where all would add to the same few numbers, one after the other
+    """Sum the values, shape (B, N), of each class; the result has shape (B, bins)."""
+    if values.is_cuda:  # otherwise all threads would wait to add to the same few numbers
         return torch.stack([(values * (index == number)).sum(1) for number in range(bins)], 1)
     return values.new_zeros(len(values), bins).scatter_add(1, index, values)
 
 
 def _class_index(label: torch.Tensor, known: Sequence[int]) -> torch.Tensor:
-    """1, 2, ... for the known labels in their order, 0 for all others."""
+    """Number the known labels 1, 2, ... in their order; all others become 0."""
     index = torch.zeros_like(label, dtype=torch.long)
     for number, value in enumerate(known, start=1):
         index = torch.where(label == value, number, index)

@@ -1,4 +1,4 @@
-"""What a person sees of a training: a line in the log for each epoch, and TensorBoard."""
+"""What a person sees of a training: one line in the log per epoch, a progress bar, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ logger = logging.getLogger(__name__)
 
 
 class Monitor:
-    """All that is seen of a training: the log, a progress bar and TensorBoard; from the first of several processes.
+    """Shows a training in the log, in a progress bar and in TensorBoard. Only the first process does so.
 
     Args:
-        output_dir: takes the folder ``tensorboard``.
-        validator: the engine of the validation, attached to the trainer before.
-        network: without the wrappers of a training.
-        loss: of the training.
-        dataset: of the validation; :class:`RegistrationBoard` shows its first pair.
-        interval: of the validation, in epochs.
+        output_dir: the folder in which ``tensorboard`` is made.
+        validator: the engine of the validation; attach it to the trainer before this handler.
+        network: the network, without the wrappers of a training.
+        loss: the loss of the training.
+        dataset: the pairs of the validation; :class:`RegistrationBoard` shows the first one.
+        interval: number of epochs between validations.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class Monitor:
 
 
 class EpochLog:
-    """One line in the log for each epoch: the metrics of the training and, where there was one, of the validation.
+    """Logs one line per epoch: the metrics of the training and, if there was one, of the validation.
 
     Args:
-        validator: attached before, so that its metrics are of this epoch.
-        interval: of the validation, in epochs.
+        validator: the engine of the validation; attach it before this handler, so that its metrics are up to date.
+        interval: number of epochs between validations.
     """
 
     def __init__(self, validator: Engine, interval: int) -> None:
@@ -92,20 +92,20 @@ class EpochLog:
 
 
 class RegistrationBoard:
-    """Writes to TensorBoard, every ``interval`` epochs, how the unrolled registration behaves:
+    """Writes to TensorBoard, every ``interval`` epochs:
 
-    * ``tau/level_<l>_block_<b>``: the learned step sizes, as used;
+    * ``tau/level_<l>_block_<b>``: the learned step sizes tau;
     * ``energy/step_<k>``: mean dissimilarity of a validation pair after each unrolled step, at full size;
-    * ``registration``: that pair as a picture: fixed, moving, warped, grid, and the moving image after each step;
-
-    and the learning rate.
+    * ``registration``: a picture of this pair: fixed, moving, warped, grid, and the moving image after each step;
+    * ``learning_rate``.
 
     Args:
         log_dir: folder of the event files.
-        network: with its parameters on any device; a network without steps gets the picture of its result alone.
-        loss: whose dissimilarity is taken.
-        pair: ``image``, (2, *spatial) or a stack (2, X, Y, Z) for a 2D network, of which the middle slice is taken.
-        interval: in epochs.
+        network: the network, on any device; for a network without steps, the picture only shows its result.
+        loss: the loss whose dissimilarity is shown.
+        pair: ``image``, shape (2, *spatial); or a stack for a 2D network, shape (2, X, Y, Z), whose middle slice is
+            shown.
+        interval: number of epochs.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class RegistrationBoard:
 
 
 def _single(image: torch.Tensor, network: nn.Module) -> torch.Tensor:
-    """A batch of one; of a stack for a 2D network the middle slice."""
+    """Make a batch with one image; for a 2D network, with the middle slice of a stack."""
     image = convert_to_tensor(image, track_meta=False)
     return image[None, ..., image.shape[-1] // 2] if image.ndim == cast(int, network.spatial_dims) + 2 else image[None]
 
@@ -158,7 +158,7 @@ def _steps(network: nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _figure(fixed: torch.Tensor, moving: torch.Tensor, warped: list[torch.Tensor], ddf: torch.Tensor) -> Any:
-    from matplotlib.figure import Figure  # slow to import, and only wanted here
+    from matplotlib.figure import Figure  # slow to import, and only needed here
 
     images = {"fixed": fixed, "moving": moving, "warped": warped[-1]}
     images |= {f"step {index}": image for index, image in enumerate(warped[:-1], 1)}
@@ -176,6 +176,6 @@ def _figure(fixed: torch.Tensor, moving: torch.Tensor, warped: list[torch.Tensor
 
 
 def _plane(field: torch.Tensor) -> np.ndarray:
-    """(1, C, *spatial) as (C, X, Y): of a volume the middle plane of the last axis."""
+    """Convert (1, C, *spatial) to (C, X, Y); for a volume, this is the middle plane of the last axis."""
     array = field[0].detach().cpu().numpy()
     return array[..., array.shape[-1] // 2] if array.ndim == 4 else array

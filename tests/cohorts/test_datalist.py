@@ -48,7 +48,7 @@ def test_displacements_are_found_by_the_name_of_the_pair(tmp_path):
     assert "true_displacement" not in found[0]
     assert pairs == [{"name": "a"}, {"name": "deep/b"}]
     with pytest.raises(
-        InputError, match=r"true_displacements: .* no field of pair 'c': expected c/displacement.nii.gz or"
+        InputError, match=r"true_displacements: .* no field for the pair 'c': expected c/displacement.nii.gz or"
     ):
         add_displacements([{"name": "c"}], true_displacement=str(tmp_path))
 
@@ -57,8 +57,8 @@ def test_displacements_are_found_by_the_name_of_the_pair(tmp_path):
     ("content", "message"),
     [
         ("{", "is not valid JSON"),
-        ([], "holds no list of pairs"),
-        ({"fixed": "f"}, "holds no list of pairs"),
+        ([], "is not a list of pairs"),
+        ({"fixed": "f"}, "is not a list of pairs"),
         ([["f", "m"]], "entry 0 is a list: expected a dictionary"),
         ([{"fixed": "f"}], "entry 0 has no 'moving'"),
         ([{"fixed": "f", "moving": "m", "fixed_label": "l"}], "entry 0 has the unknown key 'fixed_label'"),

@@ -106,7 +106,7 @@ def test_a_number_that_is_none_is_named(value):
 
 def test_an_interrupt_is_told_in_words_that_fit(capsys):
     report_in_one_line(KeyboardInterrupt, KeyboardInterrupt(), None)
-    assert capsys.readouterr().err == "interrupted; the same command goes on where it was.\n"
+    assert capsys.readouterr().err == "interrupted; the same command continues.\n"
 
 
 def test_an_error_is_one_line_whatever_a_name_holds(capsys):

@@ -152,7 +152,7 @@ def test_the_features_are_compared_with_each_images_own_labels():
 def test_the_number_of_features_must_be_that_of_their_classes():
     loss = RegistrationLoss("ssd", feature_weight=1.0, feature_classes=[[1], [2]])
     pair = {"image": torch.zeros(1, 2, 4, 4), **dict.fromkeys(("label_moving", "label_fixed"), torch.ones(1, 1, 4, 4))}
-    with pytest.raises(InputError, match=r"1 features, but feature_classes says what 2 stand for"):
+    with pytest.raises(InputError, match=r"1 features, but feature_classes has 2 groups"):
         loss({"ddfs": [torch.zeros(1, 2, 4, 4)], "features": (torch.ones(1, 1, 4, 4),) * 2}, pair)
 
 
