@@ -10,11 +10,9 @@ from typing import Any
 
 from ..support.errors import InputError
 from ..support.files import user_path
+from ..support.keys import FILES, IMAGES
 
 __all__ = ["add_displacements", "read_pairs"]
-
-IMAGES = ("fixed", "moving")
-FILES = (*IMAGES, "label_fixed", "label_moving", "displacement", "true_displacement")
 
 
 def read_pairs(

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from monai.utils import convert_to_tensor
 
-__all__ = ["apply_affine", "lattice", "sample", "to_native_ddf"]
+__all__ = ["apply_affine", "as_volume", "by_image", "lattice", "lengths_mm", "sample", "to_native_ddf"]
 
 FADE_MM = 30.0
 
@@ -17,10 +18,27 @@ def lattice(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.T
     return torch.stack(torch.meshgrid(*[torch.arange(n, dtype=dtype) for n in shape], indexing="ij"))
 
 
+def by_image(field: torch.Tensor, spatial_dims: int) -> torch.Tensor:
+    """A field (C, X, Y, Z) as the batch that a network saw: one volume, or one image per slice without the component
+    through the planes."""
+    plain = convert_to_tensor(field, track_meta=False)
+    return plain[None] if spatial_dims == 3 else plain[:2].movedim(-1, 0)
+
+
+def as_volume(batch: torch.Tensor, spatial_dims: int) -> torch.Tensor:
+    """The way back from :func:`by_image`: a batch of one volume, or of the slices of a stack, as (..., X, Y, Z)."""
+    return batch[0] if spatial_dims == 3 else batch.movedim(0, -1)
+
+
 def apply_affine(matrix: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Map points, shape (3, ...), by a homogeneous matrix, shape (4, 4)."""
     matrix = matrix.to(points.dtype)
     return torch.tensordot(matrix[:3, :3], points, dims=1) + matrix[:3, 3].view(3, *[1] * (points.ndim - 1))
+
+
+def lengths_mm(vectors: torch.Tensor, affine: torch.Tensor) -> torch.Tensor:
+    """Lengths in millimetres, shape (...), of vectors (3, ...) in voxels of a grid with this affine, 4x4."""
+    return torch.tensordot(affine[:3, :3].to(vectors.dtype), vectors, dims=1).norm(dim=0)
 
 
 def sample(

@@ -6,14 +6,15 @@ import torch
 
 from .grid import lattice, sample
 
-__all__ = ["invert_ddf"]
+__all__ = ["TOLERANCE", "invert_ddf"]
 
+TOLERANCE = 0.01  # voxels
 FIXED_POINT_ITERATIONS = 12
 MAX_ITERATIONS = 60
 SMALLEST_STEP = 1e-3
 
 
-def invert_ddf(ddf: torch.Tensor, tolerance: float = 0.01) -> tuple[torch.Tensor, torch.Tensor]:
+def invert_ddf(ddf: torch.Tensor, tolerance: float = TOLERANCE) -> tuple[torch.Tensor, torch.Tensor]:
     """Find v with v(y) + u(y + v(y)) = 0, so that y + v(y) undoes x + u(x); u is extended beyond its border.
 
     Each voxel iterates v <- v - a (v + u(y + v)) with its own step length a, which is halved whenever the residual

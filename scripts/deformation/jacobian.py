@@ -10,7 +10,12 @@ from itertools import product
 
 import torch
 
-__all__ = ["folding_measures", "jacobian_determinant", "non_diffeomorphic_volume", "published_measures"]
+__all__ = [
+    "folding_measures",
+    "jacobian_determinant",
+    "non_diffeomorphic_volume",
+    "published_measures",
+]
 
 LEARN2REG_BORDER = 2
 

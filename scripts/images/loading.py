@@ -1,4 +1,4 @@
-"""Reading of NIfTI files, one or those of a pair, with every complaint in one line that names the file."""
+"""Reading of images, one or those of a pair, with every complaint in one line that names the file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,47 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
 from monai.transforms import Transform
+from nibabel.spatialimages import SpatialImage
 
 from ..support.errors import InputError
 from ..support.files import user_path
+from ..support.keys import IMAGES
 from .alignment import grid_corners
 
-__all__ = ["LoadPaird", "check_same_grid", "open_nifti", "read_nifti", "read_voxels"]
+__all__ = ["LoadPaird", "Source", "as_nifti", "check_same_grid", "open_nifti", "read_nifti", "read_voxels"]
+
+Source = str | Path | SpatialImage | MetaTensor
+"""An image of the user's: a file, a nibabel image, or a MetaTensor of shape (1, X, Y, Z) or (1, X, Y)."""
+
+
+def as_nifti(source: Source, role: str) -> nib.Nifti1Image:
+    """Open a file, or take an image that is in memory, as nibabel's image with its header.
+
+    Args:
+        source: see :data:`Source`.
+        role: what the image is (``fixed``, ``label_moving``, ...), for messages.
+
+    Raises:
+        InputError: when there is no such file, it is not NIfTI, or the source is none of these.
+    """
+    if isinstance(source, str | Path):
+        return open_nifti(source, role)
+    if isinstance(source, SpatialImage):
+        return source if isinstance(source, nib.Nifti1Image) else nib.Nifti1Image.from_image(source)
+    if not isinstance(source, MetaTensor) or source.ndim not in (3, 4) or source.shape[0] != 1:
+        found = f" of shape {tuple(source.shape)}" if isinstance(source, torch.Tensor) else ""
+        raise InputError(
+            f"{role} is a {type(source).__name__}{found}: expected a path, a nibabel image, "
+            "or a MetaTensor of shape (1, X, Y, Z), which knows its affine."
+        )
+    values = source.as_tensor()[0].detach().cpu()
+    array = (values.float() if values.is_floating_point() else values).numpy()
+    array = array.astype(np.uint8) if array.dtype == bool else array
+    image = nib.Nifti1Image(array, to_affine_nd(3, source.affine.double().cpu().numpy()), dtype=array.dtype)
+    image.header.set_xyzt_units("mm")
+    return image
 
 
 def open_nifti(path: str | Path, role: str) -> nib.Nifti1Image:
@@ -54,7 +88,7 @@ def read_voxels(image: nib.Nifti1Image, role: str, dtype: type | None = None) ->
     Raises:
         InputError: when the file is damaged.
     """
-    with _reported_as_damage(f"{role}: {image.get_filename()}"):
+    with _reported_as_damage(f"{role}: {_name(image)}"):
         return np.asanyarray(image.dataobj) if dtype is None else np.asarray(image.dataobj, dtype=dtype)
 
 
@@ -68,11 +102,11 @@ def _reported_as_damage(name: str) -> Iterator[None]:
         raise InputError(f"{name} cannot be read as NIfTI, is it whole? ({reason})") from error
 
 
-def read_nifti(path: str | Path, role: str, spatial_dims: int = 3, label: bool = False) -> MetaTensor:
+def read_nifti(source: Source, role: str, spatial_dims: int = 3, label: bool = False) -> MetaTensor:
     """Read and check an image or a label map.
 
     Args:
-        path: a ``.nii`` or ``.nii.gz`` file. Trailing axes of size 1 are dropped.
+        source: a ``.nii`` or ``.nii.gz`` file, or an image in memory. Trailing axes of size 1 are dropped.
         role: what the file is (``fixed``, ``label_moving``, ...), for messages.
         spatial_dims: of the network: 3 wants a volume, 2 a stack of slices (X, Y, Z) or one slice (X, Y), which
             becomes a stack of one.
@@ -84,9 +118,9 @@ def read_nifti(path: str | Path, role: str, spatial_dims: int = 3, label: bool =
     Raises:
         InputError: when the file is not what is expected.
     """
-    image = open_nifti(path, role)
+    image = as_nifti(source, role)
     data = read_voxels(image, role)
-    name = f"{role}: {image.get_filename()}"
+    name = f"{role}: {_name(source)}"
     _check_shape(data, name, spatial_dims)
     data = data.reshape((*data.shape, 1, 1)[:3])
     _check_values(data, name, label)
@@ -94,7 +128,14 @@ def read_nifti(path: str | Path, role: str, spatial_dims: int = 3, label: bool =
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise InputError(f"{name} has an affine that cannot be inverted: expected a valid sform or qform.")
     tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
-    return MetaTensor(tensor[None], affine=torch.from_numpy(affine), meta={"filename_or_obj": image.get_filename()})
+    return MetaTensor(tensor[None], affine=torch.from_numpy(affine), meta={"filename_or_obj": _name(source)})
+
+
+def _name(source: Source) -> str:
+    """How messages call an image."""
+    if isinstance(source, SpatialImage):
+        return source.get_filename() or "the image in memory"
+    return str(Path(source).expanduser()) if isinstance(source, str | Path) else "the image in memory"
 
 
 def _check_shape(data: np.ndarray, name: str, spatial_dims: int) -> None:
@@ -122,13 +163,13 @@ def _check_values(data: np.ndarray, name: str, label: bool) -> None:
 
 
 class LoadPaird(Transform):
-    """Read and check the files of a pair: ``fixed``, ``moving`` and, where given, ``label_fixed``, ``label_moving``.
+    """Read and check the images of a pair: ``fixed``, ``moving`` and, where given, ``label_fixed``, ``label_moving``.
 
     Args:
         spatial_dims: of the network: 3 wants volumes; 2 wants stacks whose slices lie along the last axis.
 
     Raises:
-        InputError: when a file is not usable, or a label lies on another grid than its image.
+        InputError: when an image is not usable, or a label lies on another grid than its image.
     """
 
     def __init__(self, spatial_dims: int) -> None:
@@ -136,14 +177,14 @@ class LoadPaird(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        for key in ("fixed", "moving"):
+        for key in IMAGES:
             result[key] = read_nifti(data[key], key, self.spatial_dims)
             if self.spatial_dims == 2:
-                _check_stack(result[key], f"{key}: {data[key]}")
+                _check_stack(result[key], f"{key}: {_name(data[key])}")
             label = f"label_{key}"
             if label in data:
                 result[label] = read_nifti(data[label], label, self.spatial_dims, label=True)
-                check_same_grid(result[label], result[key], f"{label}: {data[label]}", str(data[key]))
+                check_same_grid(result[label], result[key], f"{label}: {_name(data[label])}", _name(data[key]))
         return result
 
 

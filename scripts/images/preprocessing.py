@@ -19,15 +19,13 @@ from monai.transforms import (
 )
 
 from ..support.errors import InputError
+from ..support.keys import IMAGES, LABELS
 from .alignment import AlignWorldsd
 from .loading import LoadPaird
 
 __all__ = ["PERCENTILES", "ScaleIntensitiesd", "preprocess_pair"]
 
 PERCENTILES = (1, 99)  # of an image, which become 0 and 1 where no range of intensities is given
-
-IMAGES = ["fixed", "moving"]
-LABELS = ["label_fixed", "label_moving"]
 
 
 def preprocess_pair(

@@ -11,14 +11,12 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
-from monai.transforms import Compose
+from monai.utils import convert_to_tensor
 
-from ..cohorts.tasks import find_task
 from ..deformation.formats import image_like
+from ..deformation.grid import as_volume, by_image
 from ..networks.similarity import local_correlation
-from ..registration.inferer import predict
-from ..registration.native import ToNativeGridd, WarpMovingd
+from ..registration import Registration
 from ..results.measures import pearson, rescale
 
 __all__ = [
@@ -66,58 +64,40 @@ class Propagator:
     """
 
     def __init__(self, task: str, weights: Path | None = None, affine: bool = False) -> None:
-        parser = ConfigParser()
-        parser.read_config(find_task(task).config_files("inference"))
-        if weights is not None:
-            parser["weights"] = str(weights)
+        overrides: dict[str, Any] = {} if weights is None else {"weights": weights}
         if affine:
-            parser["alignment"] = "affine"
-        self.spatial_dims: int = parser["spatial_dims"]
-        self.device = parser.get_parsed_content("device")
-        self.network = parser.get_parsed_content("network").eval()
-        self.inferer = parser.get_parsed_content("inferer")
-        self.preprocessing = parser.get_parsed_content("preprocessing")
-        self.to_native = Compose([ToNativeGridd(), WarpMovingd()])
+            overrides["alignment"] = "affine"
+        self.register = Registration.load(task, **overrides)
 
-    @torch.inference_mode()
     def __call__(self, fixed: Path, moving: Path, label_moving: Path) -> Propagation:
         """Carry a label map from the moving to the fixed image.
 
         Raises:
             InputError: when a file is not usable, or the images cannot be brought together.
         """
-        data = self._register({"fixed": fixed, "moving": moving, "label_moving": label_moving})
-        image, warped = data["native_fixed"].as_tensor()[0], data["warped"][0]
-        window = data["intensity_range"]
-        scaled = [rescale(image, image, window), rescale(warped, data["native_moving"].as_tensor(), window)]
+        pair = self.register(fixed, moving, label_moving)
+        image, warped, label = (
+            convert_to_tensor(values, track_meta=False)[0] for values in (pair.fixed, pair.warped, pair.label_warped)
+        )
+        moving_image = convert_to_tensor(pair.moving, track_meta=False)
+        window = pair.intensity_range
+        weight = self._local_correlation(rescale(image, image, window), rescale(warped, moving_image, window))
         return Propagation(
-            image,
-            warped,
-            data["warped_label"][0].to(torch.int32),
-            self._similarity(data),
-            self._local_correlation(*scaled).clamp(min=LEAST_WEIGHT),
+            image, warped, label.to(torch.int32), _similarity(image, warped), weight.clamp(min=LEAST_WEIGHT)
         )
 
-    @torch.inference_mode()
     def similarity(self, fixed: Path, moving: Path) -> float:
         """How alike two images are after registration, see :class:`Propagation`."""
-        return self._similarity(self._register({"fixed": fixed, "moving": moving}))
-
-    def _register(self, files: Mapping[str, Path]) -> dict[Any, Any]:
-        data: dict[Any, Any] = self.preprocessing({key: str(path) for key, path in files.items()})
-        data["ddf"] = predict(data["image"], self.network, self.inferer, self.device)
-        return self.to_native(data)
-
-    @staticmethod
-    def _similarity(data: Mapping[Any, Any]) -> float:
-        image = data["native_fixed"].as_tensor()[0]
-        return pearson(image, data["warped"][0], image > image.min())
+        pair = self.register(fixed, moving)
+        return _similarity(*(convert_to_tensor(image, track_meta=False)[0] for image in (pair.fixed, pair.warped)))
 
     def _local_correlation(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-        if self.spatial_dims == 3:
-            return local_correlation(fixed[None, None], warped[None, None])[0, 0]
-        slices, warped_slices = (image.movedim(-1, 0)[:, None] for image in (fixed, warped))
-        return local_correlation(slices, warped_slices)[:, 0].movedim(0, -1)
+        dims = self.register.spatial_dims
+        return as_volume(local_correlation(by_image(fixed[None], dims), by_image(warped[None], dims)), dims)[0]
+
+
+def _similarity(fixed: torch.Tensor, warped: torch.Tensor) -> float:
+    return pearson(fixed, warped, fixed > fixed.min())
 
 
 def fuse(labels: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

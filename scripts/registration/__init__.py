@@ -1,1 +1,5 @@
-"""Registration of pairs: from the network's input to the fixed image's own grid, for one pair and for many."""
+"""Registration of pairs: from two images to all that is known of the pair, for one pair and for many."""
+
+from .pair import Registration
+
+__all__ = ["Registration"]

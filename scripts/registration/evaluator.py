@@ -14,15 +14,13 @@ from ignite.engine import Engine
 from ignite.metrics import VariableAccumulation
 from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
-from monai.transforms import Transform
-from torch.nn.parallel import DistributedDataParallel
 
 from ..results.measures import flatten
 from ..results.summary import EvaluationSummary
 from ..results.writer import RegistrationWriter
 from ..support.errors import InputError, find_input_error
 from ..support.processes import rank_and_count
-from .inferer import predict
+from .pair import Registration
 
 __all__ = ["MeanOverPairs", "PairEvaluator"]
 
@@ -35,22 +33,22 @@ class PairEvaluator(SupervisedEvaluator):
     A pair that is done is skipped; one that fails is reported, and the others go on. ``run`` ends in an
     :class:`InputError` when any failed. Several processes share the pairs between them, and all know of all failures.
 
-    ``state.output`` is what the pair's postprocessing found: ``name``, ``metrics`` and ``seconds``; of a pair that was
-    skipped or failed it is empty. :class:`MeanOverPairs` makes an ignite metric of it.
+    ``state.output`` is what was found of the pair: ``name``, ``metrics`` and ``seconds``; of a pair that was skipped or
+    failed it is empty. :class:`MeanOverPairs` makes an ignite metric of it.
 
     Args:
-        dataset: pairs with ``fixed``, ``moving`` and ``name``; its transform is the preprocessing. A pair with
-            ``displacement`` does not go through the network.
-        postprocessing: from ``ddf`` to what the writer takes.
+        dataset: pairs with ``fixed``, ``moving`` and ``name``; its transform is the registration's preprocessing. A
+            pair with ``displacement`` does not go through the network.
+        registration: registers and measures each pair.
         writer: of files for each pair; None writes none.
         summary: of all pairs; None makes none.
-        kwargs: of ``monai.engines.SupervisedEvaluator``: device, network, inferer, key_val_metric, val_handlers, ...
+        kwargs: of ``monai.engines.SupervisedEvaluator``: key_val_metric, val_handlers, ...
     """
 
     def __init__(
         self,
         dataset: Dataset,
-        postprocessing: Transform,
+        registration: Registration,
         writer: RegistrationWriter | None = None,
         summary: EvaluationSummary | None = None,
         **kwargs: Any,
@@ -58,9 +56,17 @@ class PairEvaluator(SupervisedEvaluator):
         rank, processes = rank_and_count()
         # as many turns in every process, as they meet in between; those past the end of the data set do nothing
         turns = range(rank, -(-len(dataset) // processes) * processes, processes)
-        super().__init__(val_data_loader=turns, epoch_length=len(turns), decollate=False, **kwargs)
+        super().__init__(
+            device=registration.device,
+            network=registration.network,
+            inferer=registration.inferer,
+            val_data_loader=turns,
+            epoch_length=len(turns),
+            decollate=False,
+            **kwargs,
+        )
         self.dataset = dataset
-        self.to_native = postprocessing
+        self.registration = registration
         self.writer = writer
         self.summary = summary
         self._forget()
@@ -137,26 +143,16 @@ class PairEvaluator(SupervisedEvaluator):
         if self.writer is not None and self.writer.is_done(pair):
             self.skipped.append(pair["name"])
             return {}
-        times = [time.perf_counter()]
-        data = dict(self.dataset[index])  # which may be in a cache
-        times.append(time.perf_counter())
-        if "displacement" not in pair:
-            data["ddf"] = self._predict(data["image"])
-        times.append(time.perf_counter())
-        result = self.to_native(data)
-        times.append(time.perf_counter())
-        stages = ("read", "network", "native_grid")
-        seconds = {stage: end - start for stage, start, end in zip(stages, times, times[1:])}
+        start = time.perf_counter()
+        data = self.dataset[index]  # which may be in a cache
+        seconds = time.perf_counter() - start
+        result = self.registration.register(pair, data)
+        result.seconds = {"read": seconds, **result.seconds}
+        row = {"name": pair["name"], "metrics": result.metrics, "seconds": dict(result.seconds)}
         if self.writer is not None:
-            self.writer.write(pair, result, seconds)
-        self.rows[index] = {"name": pair["name"], "metrics": result["metrics"], "seconds": seconds}
-        return self.rows[index]
-
-    def _predict(self, image: torch.Tensor) -> torch.Tensor:
-        # the processes of a training call it a different number of times, which its wrapper would wait for
-        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
-        with self.mode(network):
-            return predict(image, network, self.inferer, self.state.device)
+            self.writer.write(result)
+        self.rows[index] = row
+        return row
 
 
 class MeanOverPairs(VariableAccumulation):

@@ -1,4 +1,4 @@
-"""From a preprocessed pair to its displacement field."""
+"""From the network's input to its displacement field, in parts where memory is short."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from monai.utils import convert_to_tensor
 from ..networks.kernels.memory import available_memory
 from ..networks.kernels.sampling import resize, upsample
 from ..support.command_line import number
-from ..support.errors import InputError
 
-__all__ = ["RegistrationInferer", "predict"]
+__all__ = ["RegistrationInferer"]
 
 logger = logging.getLogger(__name__)
 GIB = 2**30
@@ -85,21 +84,3 @@ class RegistrationInferer(Inferer):
             tuple(half),
         )
         return upsample(self._register(resize(pairs, half), network, estimate), size)
-
-
-def predict(image: torch.Tensor, network: Callable[..., torch.Tensor], inferer: Inferer, device: Any) -> torch.Tensor:
-    """The ddf of one pair, as the preprocessing makes it, on the CPU.
-
-    Args:
-        image: shape (2, *spatial).
-        network: in evaluation mode, on the device.
-        inferer: as a rule a :class:`RegistrationInferer`.
-        device: where to compute.
-
-    Raises:
-        InputError: when the displacement is not finite.
-    """
-    ddf = inferer(image[None].to(device), network)[0].cpu()
-    if not torch.isfinite(ddf).all():
-        raise InputError("the network gave a displacement that is not finite: expected weights that fit its data.")
-    return ddf

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from monai.metrics import compute_dice
 from monai.metrics.utils import get_mask_edges, get_surface_distance
-from monai.transforms import Transform
+from monai.utils import convert_to_tensor
 
+from ..deformation.grid import by_image, lengths_mm
+from ..deformation.inversion import TOLERANCE
 from ..deformation.jacobian import (
     folding_measures,
     jacobian_determinant,
@@ -21,8 +23,11 @@ from ..deformation.jacobian import (
 from ..images.preprocessing import PERCENTILES
 from ..support.errors import InputError
 
+if TYPE_CHECKING:
+    from .registered import RegisteredPair
+
 __all__ = [
-    "MeasurePaird",
+    "MeasurePair",
     "common_classes",
     "dice_per_class",
     "end_point_error",
@@ -32,8 +37,6 @@ __all__ = [
     "rmse",
     "surface_distances",
 ]
-
-Data = dict[Hashable, Any]
 
 NAN = float("nan")
 SURFACE_MEASURES = ("hausdorff", "hausdorff95", "surface_distance")
@@ -50,19 +53,19 @@ def common_classes(fixed: torch.Tensor, moving: torch.Tensor) -> tuple[list[int]
     return sorted(in_fixed & in_moving), others
 
 
-def dice_per_class(warped: torch.Tensor, fixed: torch.Tensor, classes: Sequence[int]) -> dict[str, float]:
+def dice_per_class(fixed: torch.Tensor, warped: torch.Tensor, classes: Sequence[int]) -> dict[str, float]:
     """Dice of each class of two label maps of one shape, and ``mean`` over the classes; NaN when there are none."""
     if not classes:
         return {"mean": NAN}
     # the common background, most of a volume, changes nothing and costs time
     somewhere = (warped != 0) | (fixed != 0)
-    warped, fixed = warped[somewhere], fixed[somewhere]
+    fixed, warped = fixed[somewhere], warped[somewhere]
     values = torch.cat([compute_dice((warped == c)[None, None], (fixed == c)[None, None])[0] for c in classes])
     return {**{str(c): value.item() for c, value in zip(classes, values)}, "mean": values.mean().item()}
 
 
 def surface_distances(
-    warped: torch.Tensor, fixed: torch.Tensor, classes: Sequence[int], spacing: Sequence[float], by_slice: bool = False
+    fixed: torch.Tensor, warped: torch.Tensor, classes: Sequence[int], spacing: Sequence[float], by_slice: bool = False
 ) -> dict[str, dict[str, float]]:
     """Distances between the surfaces of each class in two label maps, in mm, and their means.
 
@@ -72,8 +75,8 @@ def surface_distances(
     ``surface_distance`` the mean over both directions together (average symmetric surface distance).
 
     Args:
-        warped: the moving label on the fixed grid, shape (X, Y, Z).
-        fixed: the fixed label, of the same shape.
+        fixed: the fixed label, shape (X, Y, Z).
+        warped: the moving label on the fixed grid, of the same shape.
         classes: what to measure.
         spacing: of the grid, in mm along each axis of the tensors.
         by_slice: measure in the slices of the last axis, and take the mean over those that hold the class in both.
@@ -152,8 +155,8 @@ def flatten(metrics: Mapping[str, Any], label_names: Mapping[str, str] | None = 
     return flat
 
 
-class MeasurePaird(Transform):
-    """Add ``jacobian`` (X, Y, Z) and ``metrics``, a dictionary of dictionaries ready for ``metrics.json``.
+class MeasurePair:
+    """Measures a registered pair: dictionaries of dictionaries, ready for ``metrics.json``.
 
     The foreground, where image similarity and half of folding and end-point error are measured, is where the fixed
     image is above its minimum: the brain of a skull-stripped image, nearly everything of others.
@@ -161,14 +164,20 @@ class MeasurePaird(Transform):
     Args:
         spatial_dims: of the network: the field of a 2D one and its surfaces are measured slice by slice.
         surfaces: measure the distances between label surfaces too, which takes longer than the rest.
-        slices: of a stack, measure only these, from 0, the first, to 1, the last; None measures all. The jacobian is
-            that of all of them.
+        slices: of a stack, measure only these, from 0, the first, to 1, the last; None measures all.
+        inverse: measure the inverse displacement too.
 
     Raises:
         InputError: when slices are not of that form.
     """
 
-    def __init__(self, spatial_dims: int, surfaces: bool = False, slices: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        spatial_dims: int,
+        surfaces: bool = False,
+        slices: Sequence[float] | None = None,
+        inverse: bool = False,
+    ) -> None:
         if slices is not None and (spatial_dims == 3 or not slices or not all(0 <= s <= 1 for s in slices)):
             raise InputError(
                 f"slices: found {slices} for a {spatial_dims}D model: expected positions from 0 to 1, in 2D."
@@ -176,24 +185,23 @@ class MeasurePaird(Transform):
         self.spatial_dims = spatial_dims
         self.surfaces = surfaces
         self.slices = slices
+        self.inverse = inverse
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> Data:
-        fixed = data["native_fixed"]
-        chosen = self._chosen_slices(fixed.shape[3])
-        foreground = (fixed.as_tensor()[0] > fixed.min().item()) & chosen
-        ddf = _as_batch(data["ddf"], self.spatial_dims)
-        determinant = jacobian_determinant(ddf)
+    def __call__(self, pair: RegisteredPair) -> dict[str, Any]:
+        fixed, ddf = _plain(pair.fixed)[0], _plain(pair.ddf)
+        chosen = self._chosen_slices(fixed.shape[2])
+        foreground = (fixed > fixed.min().item()) & chosen
         areas = {"whole_grid": chosen.expand_as(foreground), "foreground": foreground}
-        metrics: dict[str, Any] = {**_similarity(data, foreground), "folding": self._folding(ddf, determinant, areas)}
-        if "true_ddf" in data:
-            displacements = data["ddf"], data["true_ddf"], fixed.affine
-            metrics["end_point_error"] = {name: end_point_error(*displacements, mask) for name, mask in areas.items()}
-        if "label_moving" in data and "label_fixed" in data:
-            metrics |= self._overlap(data, chosen)
-        if "inverse_ddf" in data:
-            metrics["inverse"] = _inverse_measures(data, int((determinant <= 0).sum()))
-        stacked = determinant.movedim(0, -1) if self.spatial_dims == 2 else determinant[0]
-        return {**data, "jacobian": stacked, "metrics": metrics}
+        metrics: dict[str, Any] = {**_similarity(pair, foreground), "folding": self._folding(pair, areas)}
+        if pair.true_ddf is not None:
+            metrics["end_point_error"] = {
+                name: end_point_error(ddf, pair.true_ddf, pair.fixed.affine, mask) for name, mask in areas.items()
+            }
+        if pair.label_fixed is not None and pair.label_moving is not None:
+            metrics |= self._overlap(pair, chosen)
+        if self.inverse:
+            metrics["inverse"] = _inverse_measures(pair)
+        return metrics
 
     def _chosen_slices(self, depth: int) -> torch.Tensor:
         """Boolean, (depth,): which positions of the last axis are measured."""
@@ -203,28 +211,29 @@ class MeasurePaird(Transform):
         chosen[[round(position * (depth - 1)) for position in self.slices]] = True
         return chosen
 
-    def _folding(
-        self, ddf: torch.Tensor, determinant: torch.Tensor, areas: Mapping[str, torch.Tensor]
-    ) -> dict[str, dict[str, float]]:
+    def _folding(self, pair: RegisteredPair, areas: Mapping[str, torch.Tensor]) -> dict[str, dict[str, float]]:
+        ddf = by_image(pair.ddf, self.spatial_dims)
         volume, central = non_diffeomorphic_volume(ddf), jacobian_determinant(ddf, central=True)
-        masks = {name: _as_batch(mask[None], self.spatial_dims)[:, 0] for name, mask in areas.items()}
+        determinant = by_image(pair.jacobian, self.spatial_dims)[:, 0]
+        masks = {name: by_image(mask[None], self.spatial_dims)[:, 0] for name, mask in areas.items()}
         return {
             name: {**folding_measures(determinant, volume, mask), **published_measures(central, mask)}
             for name, mask in masks.items()
         }
 
-    def _overlap(self, data: Mapping[Hashable, Any], chosen: torch.Tensor) -> dict[str, Any]:
-        fixed = data["label_fixed"].as_tensor()[0][..., chosen]
-        classes, others = common_classes(fixed, data["label_moving"].as_tensor())
-        results = {name: data[f"{key}_label"][0][..., chosen] for name, key in _BEFORE_AFTER.items()}
+    def _overlap(self, pair: RegisteredPair, chosen: torch.Tensor) -> dict[str, Any]:
+        fixed = _plain(pair.label_fixed)[0][..., chosen]
+        classes, others = common_classes(fixed, _plain(pair.label_moving))
+        before_after = {"before": pair.label_resampled, "after": pair.label_warped}
+        results = {name: _plain(label)[0][..., chosen] for name, label in before_after.items()}
         overlap: dict[str, Any] = {
-            "dice": {name: dice_per_class(label, fixed, classes) for name, label in results.items()},
+            "dice": {name: dice_per_class(fixed, label, classes) for name, label in results.items()},
             "dice_not_counted": others,
         }
         if self.surfaces:
-            spacing = [float(s) for s in data["native_fixed"].pixdim]
+            spacing = [float(s) for s in pair.fixed.pixdim]
             for name, label in results.items():
-                distances = surface_distances(label, fixed, classes, spacing, by_slice=self.spatial_dims == 2)
+                distances = surface_distances(fixed, label, classes, spacing, by_slice=self.spatial_dims == 2)
                 for measure, values in distances.items():
                     overlap.setdefault(f"{measure}_mm", {})[name] = values
                 undefined = sum(math.isnan(distances["hausdorff"][str(c)]) for c in classes)
@@ -232,33 +241,30 @@ class MeasurePaird(Transform):
         return overlap
 
 
-_BEFORE_AFTER = {"before": "resampled", "after": "warped"}
+def _plain(values: Any) -> torch.Tensor:
+    return convert_to_tensor(values, track_meta=False)
 
 
-def _as_batch(field: torch.Tensor, spatial_dims: int) -> torch.Tensor:
-    """(C, X, Y, Z) as a batch for measures: one volume, or one image a slice without the through-plane component."""
-    return field[None] if spatial_dims == 3 else field[:2].movedim(-1, 0)
-
-
-def _similarity(data: Mapping[Hashable, Any], mask: torch.Tensor) -> dict[str, dict[str, float]]:
-    fixed, window = data["native_fixed"].as_tensor()[0], data.get("intensity_range")
+def _similarity(pair: RegisteredPair, mask: torch.Tensor) -> dict[str, dict[str, float]]:
+    fixed, moving = _plain(pair.fixed)[0], _plain(pair.moving)
+    window = pair.intensity_range
     result: dict[str, dict[str, float]] = {"ncc": {}, "rmse": {}}
-    for name, key in _BEFORE_AFTER.items():
-        moving = data[key][0]
-        result["ncc"][name] = pearson(fixed, moving, mask)
-        scaled = rescale(fixed, fixed, window), rescale(moving, data["native_moving"].as_tensor(), window)
+    for name, image in (("before", pair.resampled), ("after", pair.warped)):
+        result["ncc"][name] = pearson(fixed, _plain(image)[0], mask)
+        scaled = rescale(fixed, fixed, window), rescale(_plain(image)[0], moving, window)
         result["rmse"][name] = rmse(*scaled, mask)
     return result
 
 
-def _inverse_measures(data: Mapping[Hashable, Any], folded: int) -> dict[str, Any]:
-    residual = data["inverse_residual_mm"].double()
-    unsolved = int((~data["inverse_converged"]).sum())
+def _inverse_measures(pair: RegisteredPair) -> dict[str, Any]:
+    residual = lengths_mm(pair.inverse_residual, pair.fixed.affine).double()
+    unsolved = int((pair.inverse_residual.norm(dim=0) > TOLERANCE).sum())
     measures: dict[str, Any] = {
         "residual_mean_mm": residual.mean().item(),
         "residual_max_mm": residual.max().item(),
         "unsolved_percent": 100 * unsolved / residual.numel(),
     }
+    folded = int((_plain(pair.jacobian) <= 0).sum())
     if folded:
         measures["warning"] = f"the field folds at {folded} voxels, where no inverse exists"
     return measures

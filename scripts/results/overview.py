@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from monai.utils import convert_to_tensor
 
 from .measures import rescale
+
+if TYPE_CHECKING:
+    from .registered import RegisteredPair
 
 __all__ = ["draw_grid", "draw_overview"]
 
@@ -16,19 +20,19 @@ COLUMNS = ("fixed", "moving", "warped", "difference before", "difference after",
 GRID_LINES = 24
 
 
-def draw_overview(result: Mapping[Hashable, Any], path: Path) -> None:
+def draw_overview(pair: RegisteredPair, path: Path) -> None:
     """Draw fixed, moving, warped, differences, grid and |J| of three slices (2D stack) or three planes (3D).
 
     Label contours are drawn where labels were given: fixed green, warped moving red. On the map of |J|, 1 is white,
     compression blue, expansion red, and folds (|J| <= 0) are magenta.
 
     Args:
-        result: what the postprocessing of ``inference.yaml`` returns.
+        pair: what was registered.
         path: the PNG to write.
     """
     from matplotlib.figure import Figure  # slow to import, and only wanted here
 
-    planes = list(_planes(result))
+    planes = list(_planes(pair))
     heights = [plane["fixed"].shape[1] * plane["aspect"] / plane["fixed"].shape[0] for plane in planes]
     figure = Figure(figsize=(2.4 * len(COLUMNS) + 0.6, 2.4 * sum(heights) + 0.5), layout="constrained", dpi=100)
     axes = figure.subplots(len(planes), len(COLUMNS), squeeze=False, height_ratios=heights)
@@ -39,17 +43,18 @@ def draw_overview(result: Mapping[Hashable, Any], path: Path) -> None:
     figure.savefig(path, format="png")
 
 
-def _planes(result: Mapping[Hashable, Any]) -> Iterator[dict[str, Any]]:
+def _planes(pair: RegisteredPair) -> Iterator[dict[str, Any]]:
     """Slices of everything that is drawn; in-plane axes first to last, in the fixed image's own orientation."""
     volumes = {
-        "fixed": _scaled(result["native_fixed"][0]),
-        "moving": _scaled(result["resampled"][0]),
-        "warped": _scaled(result["warped"][0]),
-        "jacobian": np.asarray(result["jacobian"]),
+        "fixed": _scaled(pair.fixed, pair.intensity_range),
+        "moving": _scaled(pair.resampled, pair.intensity_range),
+        "warped": _scaled(pair.warped, pair.intensity_range),
+        "jacobian": _array(pair.jacobian)[0],
     }
-    volumes |= {key: np.asarray(result[key][0]) for key in ("label_fixed", "warped_label") if key in result}
-    ddf = np.asarray(result["ddf"])
-    spacing = np.asarray(result["native_fixed"].pixdim)
+    labels = {"label_fixed": pair.label_fixed, "label_warped": pair.label_warped}
+    volumes |= {key: _array(label)[0] for key, label in labels.items() if label is not None}
+    ddf = _array(pair.ddf)
+    spacing = np.asarray(pair.fixed.pixdim)
     for axis, index, name in _cuts(volumes["fixed"].shape, spacing):
         i, j = (a for a in range(3) if a != axis)
         plane: dict[str, Any] = {key: volume.take(index, axis) for key, volume in volumes.items()}
@@ -81,8 +86,8 @@ def _draw_row(figure: Any, axes: Any, plane: dict[str, Any]) -> None:
     if "label_fixed" in plane:
         _draw_contours(axes[0], plane["label_fixed"], "lime")
         _draw_contours(axes[2], plane["label_fixed"], "lime")
-    if "warped_label" in plane:
-        _draw_contours(axes[2], plane["warped_label"], "red")
+    if "label_warped" in plane:
+        _draw_contours(axes[2], plane["label_warped"], "red")
     axes[0].set_ylabel(plane["name"], fontsize=8)
 
 
@@ -113,5 +118,10 @@ def _jacobian_colors() -> Any:
     return colormaps["RdBu_r"].with_extremes(under="magenta")
 
 
-def _scaled(image: Any) -> np.ndarray:
-    return np.asarray(rescale(image, image))
+def _array(values: Any) -> np.ndarray:
+    return convert_to_tensor(values, track_meta=False).numpy()
+
+
+def _scaled(image: Any, intensity_range: tuple[float, float] | None) -> np.ndarray:
+    plain = convert_to_tensor(image, track_meta=False)[0]
+    return rescale(plain, plain, intensity_range).numpy()

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 
 from ..deformation.formats import ddf_to_itk, image_like
-from ..images.loading import open_nifti
+from ..images.loading import as_nifti
 from ..support.bundle import versions
 from ..support.errors import InputError
 from ..support.files import finite, prepare_folder, replace_files, sha256, user_path
+from ..support.keys import FILES
 from .overview import draw_overview
 
-__all__ = ["RegistrationWriter"]
+if TYPE_CHECKING:
+    from .registered import RegisteredPair
 
-INPUTS = ("fixed", "moving", "label_fixed", "label_moving", "displacement", "true_displacement")
+__all__ = ["OUTPUTS", "RegistrationWriter", "write_results"]
+
 OUTPUTS = (
     "moving_warped.nii.gz",
     "label_warped.nii.gz",
@@ -46,73 +49,92 @@ class RegistrationWriter:
         self.weights = None if weights is None else user_path(weights, "weights")
         self.overwrite = overwrite
 
-    def folder(self, pair: Mapping[Hashable, Any]) -> Path:
+    def folder(self, pair: Mapping[str, Any]) -> Path:
         return self.output_dir / pair["name"]
 
     def prepare(self) -> None:
         """See :func:`prepare_folder`."""
         prepare_folder(self.output_dir)
 
-    def is_done(self, pair: Mapping[Hashable, Any]) -> bool:
+    def is_done(self, pair: Mapping[str, Any]) -> bool:
         """Whether the pair's folder holds the result of the same files and weights, and may be skipped.
 
         Raises:
             InputError: when it holds the result of others and may not be overwritten.
         """
         path = self.folder(pair) / "metrics.json"
-        readable = all(Path(pair[key]).is_file() for key in INPUTS if key in pair)
+        readable = all(file.is_file() for file in _files(pair).values())
         if self.overwrite or not readable or not path.is_file():
             return False
         try:
             done = json.loads(path.read_text())["sha256"]
         except (OSError, ValueError, KeyError):
             done = None
-        if done == self._checksums(pair):
+        if done == _checksums(pair, self.weights):
             return True
         raise InputError(
             f"output_dir: {path.parent} holds the result of other files or weights: "
             "expected an empty folder, or --overwrite true."
         )
 
-    def write(self, pair: Mapping[Hashable, Any], result: Mapping[Hashable, Any], seconds: dict[str, float]) -> None:
-        """Write the files named in ``OUTPUTS``; ``metrics.json`` comes last, so its presence says that all are there.
-
-        Args:
-            pair: the names of the input files.
-            result: what the postprocessing made of them.
-            seconds: time of each stage so far; ``write`` is added.
-        """
-        start = time.perf_counter()
-        with replace_files(self.folder(pair), OUTPUTS) as temporary:
-            for file, image in _images(open_nifti(pair["fixed"], "fixed"), result).items():
-                nib.save(image, temporary / file)
-            draw_overview(result, temporary / "overview.png")
-            metrics = {
-                **result["metrics"],
-                "seconds": {**seconds, "write": time.perf_counter() - start},
-                "files": {key: str(Path(pair[key]).resolve()) for key in INPUTS if key in pair},
-                "sha256": self._checksums(pair),
-                "versions": versions(),
-            }
-            (temporary / "metrics.json").write_text(json.dumps(finite(metrics), indent=2, allow_nan=False) + "\n")
-
-    def _checksums(self, pair: Mapping[Hashable, Any]) -> dict[str, str]:
-        paths = {key: Path(pair[key]) for key in INPUTS if key in pair}
-        if self.weights is not None and "displacement" not in pair:  # which stands in the network's place
-            paths = {"weights": self.weights, **paths}
-        return {key: sha256(path) for key, path in paths.items()}
+    def write(self, result: RegisteredPair) -> None:
+        """Write the files of a pair, which has a ``name``, to its folder; what is there is replaced."""
+        write_results(result, self.folder(result.inputs), overwrite=True)
 
 
-def _images(fixed: nib.Nifti1Image, result: Mapping[Hashable, Any]) -> dict[str, nib.Nifti1Image]:
+def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False) -> None:
+    """Write the files named in ``OUTPUTS``; ``metrics.json`` comes last, so its presence says that all are there.
+
+    Args:
+        result: the registered pair.
+        folder: where to; it is made where it is not there.
+        overwrite: replace files of these names that are there.
+
+    Raises:
+        InputError: when there are such files, or the folder cannot be written to.
+    """
+    prepare_folder(folder)
+    if not overwrite and any((folder / name).exists() for name in OUTPUTS):
+        raise InputError(f"{folder} holds the result of a registration: expected an empty folder, or overwrite.")
+    metrics = result.metrics
+    start = time.perf_counter()
+    with replace_files(folder, OUTPUTS) as temporary:
+        for file, image in _images(as_nifti(result.inputs["fixed"], "fixed"), result).items():
+            nib.save(image, temporary / file)
+        draw_overview(result, temporary / "overview.png")
+        result.seconds["write"] = time.perf_counter() - start
+        content = {
+            **metrics,
+            "seconds": result.seconds,
+            "files": {key: str(path.resolve()) for key, path in _files(result.inputs).items()},
+            "sha256": _checksums(result.inputs, result.weights),
+            "versions": versions(),
+        }
+        (temporary / "metrics.json").write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def _files(inputs: Mapping[str, Any]) -> dict[str, Path]:
+    """The inputs that were given as files, not as images in memory."""
+    return {key: Path(inputs[key]) for key in FILES if isinstance(inputs.get(key), str | Path)}
+
+
+def _checksums(inputs: Mapping[str, Any], weights: Path | None) -> dict[str, str]:
+    paths = _files(inputs)
+    if weights is not None and "displacement" not in inputs:  # which stands in the network's place
+        paths = {"weights": weights, **paths}
+    return {key: sha256(path) for key, path in paths.items()}
+
+
+def _images(fixed: nib.Nifti1Image, result: RegisteredPair) -> dict[str, nib.Nifti1Image]:
     def scalar(values: Any, dtype: Any = np.float32) -> nib.Nifti1Image:
         return image_like(np.asarray(values).reshape(fixed.shape[:3]).astype(dtype), fixed)
 
     images = {
-        "moving_warped.nii.gz": scalar(result["warped"]),
-        "displacement.nii.gz": ddf_to_itk(np.asarray(result["ddf"]), fixed),
-        "displacement_inverse.nii.gz": ddf_to_itk(np.asarray(result["inverse_ddf"]), fixed),
-        "jacobian_determinant.nii.gz": scalar(result["jacobian"]),
+        "moving_warped.nii.gz": scalar(result.warped),
+        "displacement.nii.gz": ddf_to_itk(np.asarray(result.ddf), fixed),
+        "displacement_inverse.nii.gz": ddf_to_itk(np.asarray(result.inverse), fixed),
+        "jacobian_determinant.nii.gz": scalar(result.jacobian),
     }
-    if "warped_label" in result:
-        images["label_warped.nii.gz"] = scalar(result["warped_label"], np.int32)
+    if result.label_warped is not None:
+        images["label_warped.nii.gz"] = scalar(result.label_warped, np.int32)
     return images

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["InputError", "find_input_error"]
+import difflib
+from collections.abc import Collection
+
+__all__ = ["InputError", "find_input_error", "unknown_option"]
 
 
 class InputError(ValueError):
@@ -14,3 +17,16 @@ def find_input_error(error: BaseException | None) -> InputError | None:
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def unknown_option(name: str, known: Collection[str], prefix: str = "") -> InputError:
+    """The error for an option that does not exist; its message names the nearest one that does.
+
+    Args:
+        name: the option that was given.
+        known: the options that exist.
+        prefix: of all of them in the message, as in ``--``.
+    """
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {prefix}{nearest[0]}?" if nearest else f"expected one of {', '.join(sorted(known))}."
+    return InputError(f"unknown option {prefix}{name}: {hint}")

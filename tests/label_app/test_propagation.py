@@ -47,7 +47,7 @@ def test_a_label_is_carried_as_the_images_are_registered():
     register = Propagator("hippocampus")
     found = register(fixed / "t1.nii.gz", moving / "t1.nii.gz", moving / "seg.nii.gz")
     assert found.fixed.shape == found.warped.shape == found.label.shape == found.weight.shape == truth.shape
-    assert dice_per_class(found.label, truth, [1, 2])["mean"] > 0.75
+    assert dice_per_class(truth, found.label, [1, 2])["mean"] > 0.75
     inside = found.fixed > found.fixed.min()
     expected = np.corrcoef(found.fixed[inside], found.warped[inside])[0, 1]
     assert found.similarity == pytest.approx(expected, abs=1e-6)

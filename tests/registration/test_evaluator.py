@@ -2,6 +2,7 @@
 
 import logging
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,23 +11,28 @@ import torch.multiprocessing as mp
 from ignite.metrics import Average
 from monai.data import Dataset
 
+from scripts.registration import Registration
 from scripts.registration.evaluator import MeanOverPairs, PairEvaluator
+from scripts.registration.inferer import RegistrationInferer
 from scripts.support.errors import InputError
 
 
-class Shift(torch.nn.Module):
+class MeanOfImage(torch.nn.Module):
     """A network whose ddf is the mean of the image everywhere."""
 
     def forward(self, image):
         return image.mean() * torch.ones(1, 3, *image.shape[2:])
 
 
-def register(data):
-    """Stands for the postprocessing: a Dice for pairs with labels, and the mean of the field."""
-    metrics = {"folding": {"whole_grid": {"folding_percent": data["ddf"].mean().item()}}}
-    if data["name"] != "unlabelled":
-        metrics["dice"] = {"after": {"mean": data.get("dice", 0.5)}}
-    return {**data, "metrics": metrics}
+class Measured(Registration):
+    """A registration whose result is a Dice for pairs with labels, and the mean of the field."""
+
+    def result(self, inputs, data, ddf):
+        ddf = data["ddf"] if ddf is None else ddf
+        metrics = {"folding": {"whole_grid": {"folding_percent": ddf.mean().item()}}}
+        if inputs["name"] != "unlabelled":
+            metrics["dice"] = {"after": {"mean": inputs.get("dice", 0.5)}}
+        return SimpleNamespace(inputs=inputs, metrics=metrics, seconds={})
 
 
 def pair(name, value=1.0, **more):
@@ -34,9 +40,8 @@ def pair(name, value=1.0, **more):
 
 
 def make(pairs, **options):
-    return PairEvaluator(
-        dataset=Dataset(pairs), postprocessing=register, network=Shift(), device=torch.device("cpu"), **options
-    )
+    registration = Measured(MeanOfImage(), dict, RegistrationInferer(3))
+    return PairEvaluator(dataset=Dataset(pairs), registration=registration, **options)
 
 
 class Recorder:
@@ -91,7 +96,7 @@ def test_writer_and_summary_get_what_was_found(caplog):
     with pytest.raises(InputError, match=r"^1 of 4 pairs failed: bad\.$"):
         evaluator.run()
     assert writer.prepared == summary.prepared == 1
-    assert [written[0]["name"] for written in writer.written] == ["b", "a"]
+    assert [written[0].inputs["name"] for written in writer.written] == ["b", "a"]
     ((rows, failures, seconds),) = summary.written
     assert [row["name"] for row in rows] == ["b", "a"]
     assert rows[0]["metrics"]["dice"] == {"after": {"mean": 0.5}}
@@ -121,7 +126,7 @@ def _process(rank, folder, pairs):
             error = None
         except InputError as caught:
             error = str(caught)
-        own = [written[0]["name"] for written in writer.written]
+        own = [written[0].inputs["name"] for written in writer.written]
         everyone = [[row["name"] for row in rows] for rows, _, _ in summary.written]
         torch.save((own, everyone, evaluator.state.metrics["dice"], error), folder / f"{rank}.pt")
     finally:

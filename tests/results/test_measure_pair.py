@@ -1,37 +1,41 @@
 """All measures of a registered pair, by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
-from scripts.results.measures import MeasurePaird
+from scripts.deformation.grid import as_volume, by_image
+from scripts.deformation.jacobian import jacobian_determinant
+from scripts.results.measures import MeasurePair
 from scripts.support.errors import InputError
 
 from ..conftest import meta, ramp
 
 
-def registered(values, **changes):
+def registered(values, dims=3, **changes):
     """What arrives at the measures: an image registered to itself, which did not move."""
     image = meta(values)
-    plain = image.as_tensor()
-    ddf = torch.zeros(3, *values.shape)
-    return {
-        **{"native_fixed": image, "native_moving": image, "resampled": plain, "warped": plain, "ddf": ddf},
+    known = {
+        **{"fixed": image, "moving": image, "label_fixed": None, "label_moving": None, "intensity_range": None},
+        **{"resampled": image, "warped": image, "ddf": torch.zeros(3, *values.shape), "true_ddf": None},
         **changes,
     }
+    determinant = jacobian_determinant(by_image(known["ddf"], dims))
+    return SimpleNamespace(jacobian=as_volume(determinant, dims)[None], **known)
 
 
 @pytest.mark.parametrize(("dims", "folded"), [(2, 0.0), (3, 100 / 3)])
 def test_a_stack_is_measured_in_plane_and_a_volume_in_3d(dims, folded):
     # the through-plane component folds between the slices 0 and 1 of three: 1 - 2 = -1, then 1 + 1
-    data = registered(ramp())
-    data["ddf"][2] = torch.tensor([0.0, -2.0, -1.0])
-    result = MeasurePaird(dims)(data)
-    assert result["jacobian"].shape == (6, 4, 3)
-    assert result["metrics"]["folding"]["whole_grid"]["folding_percent"] == pytest.approx(folded)
-    assert result["metrics"]["ncc"] == pytest.approx({"before": 1.0, "after": 1.0})
-    assert result["metrics"]["rmse"] == {"before": 0.0, "after": 0.0}
-    assert not {"dice", "hausdorff_mm", "end_point_error"} & set(result["metrics"])
+    ddf = torch.zeros(3, 6, 4, 3)
+    ddf[2] = torch.tensor([0.0, -2.0, -1.0])
+    metrics = MeasurePair(dims)(registered(ramp(), dims, ddf=ddf))
+    assert metrics["folding"]["whole_grid"]["folding_percent"] == pytest.approx(folded)
+    assert metrics["ncc"] == pytest.approx({"before": 1.0, "after": 1.0})
+    assert metrics["rmse"] == {"before": 0.0, "after": 0.0}
+    assert not {"dice", "hausdorff_mm", "end_point_error", "inverse"} & set(metrics)
 
 
 def test_labels_give_dice_and_the_classes_that_do_not_count():
@@ -41,14 +45,14 @@ def test_labels_give_dice_and_the_classes_that_do_not_count():
         ramp(),
         label_fixed=fixed_label,
         label_moving=moving_label,
-        resampled_label=torch.zeros_like(warped),
-        warped_label=warped,
+        label_resampled=torch.zeros_like(warped),
+        label_warped=warped,
     )
-    metrics = MeasurePaird(3)(data)["metrics"]
+    metrics = MeasurePair(3)(data)
     assert metrics["dice"] == {"before": {"1": 0.0, "mean": 0.0}, "after": {"1": 1.0, "mean": 1.0}}
     assert metrics["dice_not_counted"] == {"2": "only in label_moving"}
     assert "hausdorff_mm" not in metrics
-    metrics = MeasurePaird(3, surfaces=True)(data)["metrics"]
+    metrics = MeasurePair(3, surfaces=True)(data)
     assert metrics["distance_undefined"] == {"before": 1, "after": 0}
     assert metrics["surface_distance_mm"]["after"] == {"1": 0, "mean": 0}
     assert np.isnan(metrics["hausdorff95_mm"]["before"]["1"])
@@ -61,31 +65,33 @@ def test_only_the_chosen_slices_of_a_stack_are_measured():
     moving[..., [1, 3]] = torch.rand(6, 4, 2)
     warped_label = label.clone()
     warped_label[..., [1, 3]] = 0
+    ddf = torch.zeros(3, 6, 4, 5)
+    ddf[0, ..., 1] = torch.tensor([0.0, 0, -3, 0, 0, 0])[:, None]
     data = registered(
         values,
+        dims=2,
+        ddf=ddf,
         warped=moving[None],
         label_fixed=meta(label),
         label_moving=meta(label),
-        resampled_label=warped_label[None],
-        warped_label=warped_label[None],
+        label_resampled=warped_label[None],
+        label_warped=warped_label[None],
     )
-    data["ddf"][0, ..., 1] = torch.tensor([0.0, 0, -3, 0, 0, 0])[:, None]
-    everything = MeasurePaird(2, surfaces=True)(data)["metrics"]
-    chosen = MeasurePaird(2, surfaces=True, slices=[0, 0.5, 1])(data)
+    everything = MeasurePair(2, surfaces=True)(data)
+    chosen = MeasurePair(2, surfaces=True, slices=[0, 0.5, 1])(data)
     assert everything["dice"]["after"]["1"] == pytest.approx(2 * 3 / (3 + 5))
     assert everything["folding"]["whole_grid"]["folding_percent"] > 0
-    assert chosen["metrics"]["dice"]["after"]["1"] == 1
-    assert chosen["metrics"]["ncc"]["after"] == pytest.approx(1)
-    assert chosen["metrics"]["folding"]["whole_grid"]["folding_percent"] == 0
-    assert chosen["metrics"]["folding"]["foreground"]["folding_percent"] == 0
-    assert chosen["metrics"]["surface_distance_mm"]["after"]["1"] == 0
-    assert chosen["jacobian"].shape == (6, 4, 5)
+    assert chosen["dice"]["after"]["1"] == 1
+    assert chosen["ncc"]["after"] == pytest.approx(1)
+    assert chosen["folding"]["whole_grid"]["folding_percent"] == 0
+    assert chosen["folding"]["foreground"]["folding_percent"] == 0
+    assert chosen["surface_distance_mm"]["after"]["1"] == 0
 
 
 @pytest.mark.parametrize(("dims", "slices"), [(3, [0.5]), (2, [1.5]), (2, [])])
 def test_slices_that_cannot_be(dims, slices):
     with pytest.raises(InputError, match=r"slices: found .*expected positions from 0 to 1, in 2D"):
-        MeasurePaird(dims, slices=slices)
+        MeasurePair(dims, slices=slices)
 
 
 @pytest.mark.parametrize("background", [0.0, -1000.0])
@@ -95,7 +101,7 @@ def test_the_foreground_is_where_the_fixed_image_is_above_its_minimum(background
     # folds between rows 4 and 5, and misses the truth in row 5, both outside the foreground
     ddf = torch.zeros(3, 6, 4, 3)
     ddf[0] = torch.tensor([0.0, 0, 0, 0, 0, -2]).view(-1, 1, 1)
-    metrics = MeasurePaird(3)(registered(values, ddf=ddf, true_ddf=torch.zeros_like(ddf)))["metrics"]
+    metrics = MeasurePair(3)(registered(values, ddf=ddf, true_ddf=torch.zeros_like(ddf)))
     assert metrics["folding"]["foreground"]["folding_percent"] == 0
     # the last row repeats the difference before it, so both count
     assert metrics["folding"]["whole_grid"]["folding_percent"] == pytest.approx(100 * 2 / 6)

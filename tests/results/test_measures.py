@@ -26,13 +26,13 @@ def test_dice_by_hand():
     fixed = torch.tensor([1, 1, 1, 2, 2, 0])
     warped = torch.tensor([1, 1, 2, 2, 0, 0])
     # class 1: 2 * 2 / (3 + 2), class 2: 2 * 1 / (2 + 2)
-    assert dice_per_class(warped, fixed, [1, 2]) == pytest.approx({"1": 0.8, "2": 0.5, "mean": 0.65})
+    assert dice_per_class(fixed, warped, [1, 2]) == pytest.approx({"1": 0.8, "2": 0.5, "mean": 0.65})
 
 
 def test_a_class_that_vanished_counts_zero():
     fixed = torch.tensor([1, 1, 2])
     classes, _ = common_classes(fixed, moving=torch.tensor([1, 2]))
-    assert dice_per_class(torch.tensor([1, 1, 0]), fixed, classes) == {"1": 1.0, "2": 0.0, "mean": 0.5}
+    assert dice_per_class(fixed, torch.tensor([1, 1, 0]), classes) == {"1": 1.0, "2": 0.0, "mean": 0.5}
 
 
 def test_a_class_of_one_label_only_is_reported_and_not_counted():
@@ -42,7 +42,7 @@ def test_a_class_of_one_label_only_is_reported_and_not_counted():
 
 
 def test_without_a_class_the_mean_is_not_a_number():
-    assert math.isnan(dice_per_class(torch.tensor([0]), torch.tensor([1]), [])["mean"])
+    assert math.isnan(dice_per_class(torch.tensor([1]), torch.tensor([0]), [])["mean"])
 
 
 def test_image_similarity_by_hand():
@@ -86,7 +86,7 @@ def test_each_axis_has_its_own_spacing(axis, distance):
     # a block of 4^3 and the same one voxel further: both far sides lie one voxel beyond the other block
     fixed = torch.zeros(9, 9, 9)
     fixed[2:6, 2:6, 2:6] = 1
-    found = surface_distances(fixed.roll(1, axis), fixed, [1], SPACING)
+    found = surface_distances(fixed, fixed.roll(1, axis), [1], SPACING)
     assert found["hausdorff"] == {"1": distance, "mean": distance}
     assert found["hausdorff95"]["1"] == distance
 
@@ -96,7 +96,7 @@ def test_surface_distances_by_hand():
     # 2 1 0 0 from the first, 0 0 1 2 3 from the second
     fixed, warped = torch.zeros(8, 1, 1), torch.zeros(8, 1, 1)
     warped[0:4], fixed[2:7] = 1, 1
-    found = surface_distances(warped, fixed, [1], (1.5, 1, 1))
+    found = surface_distances(fixed, warped, [1], (1.5, 1, 1))
     assert found["hausdorff"]["1"] == pytest.approx(1.5 * 3)
     assert found["surface_distance"]["1"] == pytest.approx(1.5 * 9 / 9)
     # 95th percentiles: position 2.85 of 0 0 1 2, which is 1.85, and position 3.8 of 0 0 1 2 3, which is 2.8
@@ -108,7 +108,7 @@ def test_inside_a_volume_only_the_outermost_voxels_are_surface():
     fixed, warped = torch.zeros(7, 7, 7), torch.zeros(7, 7, 7)
     fixed[1:6, 1:6, 1:6] = 1
     warped[2:5, 2:5, 2:5] = 1
-    found = surface_distances(warped, fixed, [1], (1, 1, 1))
+    found = surface_distances(fixed, warped, [1], (1, 1, 1))
     outward = 6 * 9 * 1 + 12 * 3 * math.sqrt(2) + 8 * math.sqrt(3)
     assert found["surface_distance"]["1"] == pytest.approx((outward + 26) / (98 + 26), rel=1e-6)
     assert found["hausdorff"]["1"] == pytest.approx(math.sqrt(3))
@@ -117,7 +117,7 @@ def test_inside_a_volume_only_the_outermost_voxels_are_surface():
 def test_the_distance_of_a_class_that_vanished_is_not_defined():
     fixed = torch.zeros(6, 1, 1)
     fixed[1], fixed[3] = 1, 2
-    found = surface_distances((fixed == 1).float(), fixed, [1, 2], (1, 1, 1))
+    found = surface_distances(fixed, (fixed == 1).float(), [1, 2], (1, 1, 1))
     assert found["hausdorff"]["1"] == found["hausdorff"]["mean"] == 0
     assert all(math.isnan(found[measure]["2"]) for measure in found)
     assert math.isnan(surface_distances(fixed, fixed, [], (1, 1, 1))["hausdorff"]["mean"])
@@ -129,10 +129,10 @@ def test_a_stack_is_measured_in_its_slices():
     fixed, warped = torch.zeros(8, 3, 3), torch.zeros(8, 3, 3)
     fixed[2, 1, :2] = warped[3, 1, 0] = warped[5, 1, 1] = 1
     warped[0, 0, 2] = 1
-    found = surface_distances(warped, fixed, [1], (2.0, 1.0, 0.1), by_slice=True)
+    found = surface_distances(fixed, warped, [1], (2.0, 1.0, 0.1), by_slice=True)
     assert found["hausdorff"]["1"] == found["surface_distance"]["1"] == (2 + 6) / 2
     # as a volume, the neighbours across the slices are nearer
-    assert surface_distances(warped, fixed, [1], (2.0, 1.0, 0.1))["surface_distance"]["1"] < 4
+    assert surface_distances(fixed, warped, [1], (2.0, 1.0, 0.1))["surface_distance"]["1"] < 4
 
 
 def by_simpleitk(first, second, spacing):
@@ -156,7 +156,7 @@ def test_simpleitk_finds_the_same_distances_on_anisotropic_grids(spacing):
     fixed = np.pad((blobs((22, 18, 14)) > 600).astype(np.float32), 3)
     warped = np.pad((blobs((22, 18, 14)) > 640).astype(np.float32), 3)
     warped = np.roll(warped, (2, -1, 1), (0, 1, 2))
-    found = surface_distances(torch.tensor(warped), torch.tensor(fixed), [1], spacing)
+    found = surface_distances(torch.tensor(fixed), torch.tensor(warped), [1], spacing)
     hausdorff, mean = by_simpleitk(warped == 1, fixed == 1, spacing)
     assert found["hausdorff"]["1"] == pytest.approx(hausdorff, rel=1e-5)
     assert found["surface_distance"]["1"] == pytest.approx(mean, rel=1e-5)
@@ -169,7 +169,7 @@ def test_simpleitk_finds_the_same_distances_on_a_sample(samples):
     size = np.minimum(first.shape, second.shape)
     first, second = (np.pad(a[: size[0], : size[1], : size[2]].astype(np.float32), 1) for a in (first, second))
     spacing = (0.9, 1.0, 1.3)
-    found = surface_distances(torch.tensor(first), torch.tensor(second), [1, 2], spacing)
+    found = surface_distances(torch.tensor(second), torch.tensor(first), [1, 2], spacing)
     for label in (1, 2):
         hausdorff, mean = by_simpleitk(first == label, second == label, spacing)
         assert found["hausdorff"][str(label)] == pytest.approx(hausdorff, rel=1e-5)
@@ -181,7 +181,7 @@ def test_simpleitk_finds_the_same_distances_in_the_slices_of_a_cardiac_sample(sa
     images = [nib.load(f"{path}_{frame}_gt.nii.gz") for frame in ("ED", "ES")]
     fixed, moving = (np.pad(np.asarray(i.dataobj).astype(np.float32), ((1, 1), (1, 1), (0, 0))) for i in images)
     spacing = (1.2, 1.7, 9.0)
-    found = surface_distances(torch.tensor(moving), torch.tensor(fixed), [1], spacing, by_slice=True)
+    found = surface_distances(torch.tensor(fixed), torch.tensor(moving), [1], spacing, by_slice=True)
     slices = [k for k in range(fixed.shape[2]) if fixed[..., k].any() and moving[..., k].any()]
     assert len(slices) > 3
     expected = [by_simpleitk(moving[..., k] == 1, fixed[..., k] == 1, spacing[:2]) for k in slices]

@@ -1,5 +1,7 @@
 """The overview picture."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -19,15 +21,9 @@ def result(shape, spacing, folded=False):
     if folded:
         jacobian[:] = -0.5
     label = (image.as_tensor() > 500).float()
-    return {
-        "native_fixed": image,
-        "resampled": image.as_tensor(),
-        "warped": image.as_tensor(),
-        "ddf": torch.zeros(3, *shape),
-        "jacobian": jacobian,
-        "label_fixed": label,
-        "warped_label": label,
-    }
+    labels = {"label_fixed": label, "label_warped": label}
+    field = {"ddf": torch.zeros(3, *shape), "jacobian": jacobian[None]}
+    return SimpleNamespace(intensity_range=None, fixed=image, resampled=image, warped=image, **labels, **field)
 
 
 def magenta(path):

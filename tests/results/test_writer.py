@@ -1,12 +1,15 @@
 """Files written together, skipped when done, and never replaced by surprise."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
 
-from scripts.results.writer import OUTPUTS, RegistrationWriter
+from scripts.results.writer import OUTPUTS, RegistrationWriter, write_results
 from scripts.support.errors import InputError
 
 from ..conftest import blobs, load_json
@@ -18,21 +21,19 @@ def pair(save, tmp_path):
     return {"name": "case", "fixed": save("f.nii", blobs((8, 7, 6))), "moving": save("m.nii", blobs((8, 7, 6), 1))}
 
 
-def result(with_label=True, **changes):
+def result(pair, with_label=True, **changes):
     image = MetaTensor(torch.from_numpy(blobs((8, 7, 6)).astype(np.float32))[None])
     field = torch.zeros(3, 8, 7, 6)
+    weights = Path(pair["fixed"]).with_name("model.pt")
     values = {
-        "native_fixed": image,
-        "resampled": image.as_tensor(),
-        "warped": image.as_tensor(),
-        "ddf": field,
-        "inverse_ddf": field,
-        "jacobian": torch.ones(8, 7, 6),
-        "metrics": {"ncc": float("nan")},
+        **{"inputs": pair, "weights": weights, "seconds": {"read": 1.0}, "metrics": {"ncc": float("nan")}},
+        **dict.fromkeys(("fixed", "resampled", "warped"), image),
+        **dict.fromkeys(("ddf", "inverse"), field),
+        **dict.fromkeys(("label_fixed", "intensity_range")),
+        "jacobian": torch.ones(1, 8, 7, 6),
+        "label_warped": torch.full((1, 8, 7, 6), 70000.0) if with_label else None,
     }
-    if with_label:
-        values["warped_label"] = torch.full((1, 8, 7, 6), 70000.0)
-    return {**values, **changes}
+    return SimpleNamespace(**{**values, **changes})
 
 
 def writer(tmp_path, **options):
@@ -40,7 +41,7 @@ def writer(tmp_path, **options):
 
 
 def test_writes_all_files_and_nothing_else(pair, tmp_path):
-    writer(tmp_path).write(pair, result(), {"read": 1.0})
+    writer(tmp_path).write(result(pair))
     folder = tmp_path / "out" / "case"
     assert sorted(p.name for p in folder.iterdir()) == sorted(OUTPUTS)
     metrics = load_json(folder / "metrics.json")
@@ -51,7 +52,7 @@ def test_writes_all_files_and_nothing_else(pair, tmp_path):
 
 def test_is_done_only_for_the_same_files_and_weights(pair, tmp_path, save):
     assert not writer(tmp_path).is_done(pair)
-    writer(tmp_path).write(pair, result(), {})
+    writer(tmp_path).write(result(pair))
     assert writer(tmp_path).is_done(pair)
     assert not writer(tmp_path, overwrite=True).is_done(pair)
     other = {**pair, "moving": save("other.nii", blobs((8, 7, 6), 2))}
@@ -63,17 +64,17 @@ def test_is_done_only_for_the_same_files_and_weights(pair, tmp_path, save):
 
 
 def test_a_failure_while_writing_leaves_the_old_result_whole(pair, tmp_path):
-    writer(tmp_path).write(pair, result(), {})
+    writer(tmp_path).write(result(pair))
     folder = tmp_path / "out" / "case"
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with pytest.raises((RuntimeError, ValueError)):
-        writer(tmp_path).write(pair, result(jacobian=torch.ones(3)), {})
+        writer(tmp_path).write(result(pair, jacobian=torch.ones(3)))
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
 def test_overwriting_removes_what_is_not_written_again(pair, tmp_path):
-    writer(tmp_path).write(pair, result(), {})
-    writer(tmp_path).write(pair, result(with_label=False), {})
+    writer(tmp_path).write(result(pair))
+    writer(tmp_path).write(result(pair, with_label=False))
     assert not (tmp_path / "out" / "case" / "label_warped.nii.gz").exists()
 
 
@@ -81,3 +82,19 @@ def test_an_output_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"output_dir: .*file/out cannot be written to \(Not a directory\)"):
         RegistrationWriter(tmp_path / "file" / "out", "model.pt").prepare()
+
+
+def test_results_in_a_folder_of_others_only_when_they_may_be_replaced(pair, tmp_path):
+    write_results(result(pair), tmp_path / "own")
+    with pytest.raises(InputError, match=r"own holds the result of a registration: expected an empty folder"):
+        write_results(result(pair), tmp_path / "own")
+    write_results(result(pair, with_label=False), tmp_path / "own", overwrite=True)
+    assert not (tmp_path / "own" / "label_warped.nii.gz").exists()
+
+
+def test_images_in_memory_have_no_checksum(pair, tmp_path):
+    given = {"fixed": nib.load(pair["fixed"]), "moving": MetaTensor(torch.ones(1, 8, 7, 6))}
+    write_results(result(pair, inputs=given), tmp_path / "out")
+    metrics = load_json(tmp_path / "out" / "metrics.json")
+    assert metrics["files"] == {}
+    assert set(metrics["sha256"]) == {"weights"}

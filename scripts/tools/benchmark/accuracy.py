@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from monai.transforms import ResampleToMatchd
 from monai.utils import convert_to_tensor
 
+from ...registration import Registration
 from ...results.measures import flatten
 from ...results.summary import write_csv
 from ...results.tables import Row
@@ -44,23 +45,21 @@ class PairMeasures:
     def __init__(self, name: str, data: Path) -> None:
         parser = read_config(TASKS[name], data)
         self.pairs: list[dict[str, str]] = parser.get_parsed_content("pairs")
-        self.preprocess: Callable[..., dict[Hashable, Any]] = parser.get_parsed_content("preprocessing")
-        self.measure_native: Callable[..., dict[Hashable, Any]] = parser.get_parsed_content("postprocessing")
+        self.registration: Registration = parser.get_parsed_content("registration")
         label_names = parser.get_parsed_content("label_names")
         self.label_names = {str(number): label for number, label in label_names.items()}
-        self.spatial_dims: int = parser.get_parsed_content("spatial_dims")
         self.to_grid = ResampleToMatchd("label_fixed", key_dst="fixed", mode="nearest", padding_mode="zeros")
 
     def load(self, pair: Mapping[str, str]) -> dict[Hashable, Any]:
         """Preprocess a pair; the grid of the network replaces the grid of the fixed image."""
-        data = self.to_grid(self.preprocess(pair))
+        data = self.to_grid(self.registration.preprocessing(pair))
         return {**data, "native_fixed": data["fixed"], "image": convert_to_tensor(data["image"], track_meta=False)}
 
     def measure(self, data: Mapping[Hashable, Any], ddf: torch.Tensor) -> Row:
         """Measure the Dice of the moving label, warped once from its own grid, and folding on the whole grid."""
         if not torch.isfinite(ddf).all():
             raise InputError(f"{data['name']}: a displacement is not finite.")
-        measures = flatten(self.measure_native({**data, "ddf": ddf})["metrics"], self.label_names)
+        measures = flatten(self.registration.result({}, data, ddf).metrics, self.label_names)
         return {key: value for key, value in measures.items() if key.startswith(MEASURES)}
 
 
@@ -137,7 +136,7 @@ class Benchmark:
     def _warm_up(self, method: Method, data: Mapping[Hashable, Any]) -> None:
         """Register one slice, or every second voxel of a volume, to load the libraries before the measurement."""
         image = data["image"]
-        method.register(image[..., :1] if self.measures.spatial_dims == 2 else image[:, ::2, ::2, ::2])
+        method.register(image[..., :1] if self.measures.registration.spatial_dims == 2 else image[:, ::2, ::2, ::2])
 
     def _measure(self, method: Method, data: Mapping[Hashable, Any]) -> Row:
         wall, cpu = time.perf_counter(), cpu_seconds()

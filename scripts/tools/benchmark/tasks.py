@@ -17,6 +17,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
+from ...registration import Registration
 from ...support.bundle import BUNDLE_ROOT
 from ...support.errors import InputError
 from ...support.files import sha256
@@ -241,18 +242,13 @@ def _prepare_network(name: str, declared: Network, task: Task, data: Path) -> Me
         raise UnavailableError(
             f"{weights} does not exist" + (f": {declared.made_by} makes it" if declared.made_by else "")
         )
-    network = parser.get_parsed_content("network").eval()
-    inferer = parser.get_parsed_content("inferer")
-
-    @torch.inference_mode()
-    def register(image: torch.Tensor) -> torch.Tensor:
-        return inferer(image[None], network)[0]
-
+    registration: Registration = parser.get_parsed_content("registration")
     shown = weights.relative_to(BUNDLE_ROOT) if weights.is_relative_to(BUNDLE_ROOT) else weights.name
     overrides = [f"{key}={value}" for key, value in declared.overrides.items()]
     settings = ", ".join([str(shown), *task.overlays, *declared.overlays, *overrides])
-    digest = _digest(settings, sha256(weights), str(network))  # which names every option
-    return Method(name, settings, digest, register, sum(p.numel() for p in network.parameters()))
+    digest = _digest(settings, sha256(weights), str(registration.network))  # which names every option
+    parameters = sum(p.numel() for p in registration.network.parameters())
+    return Method(name, settings, digest, registration.predict, parameters)
 
 
 def _digest(*parts: str) -> str:

@@ -1,0 +1,184 @@
+"""One registration as an object: from two images to everything that is known of the pair."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+from monai.networks.utils import eval_mode
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..cohorts.tasks import find_task
+from ..deformation.formats import read_displacement
+from ..deformation.grid import to_native_ddf
+from ..images.loading import Source
+from ..results.measures import MeasurePair
+from ..results.registered import RegisteredPair
+from ..support.errors import InputError, unknown_option
+from ..support.files import user_path
+
+__all__ = ["Registration"]
+
+Data = Mapping[Any, Any]
+
+
+class Registration:
+    """Registers pairs of images: preprocessing, network, and the way back to the fixed image's own grid.
+
+    ``inference.yaml``, ``evaluate.yaml``, the validation of a training, the MONAI Label application and the benchmark
+    all go through it.
+
+    Args:
+        network: maps (B, 2, *spatial), channel 0 moving and channel 1 fixed, to the ddf in voxels.
+        preprocessing: from a pair to the network's input, see :func:`scripts.images.preprocess_pair`.
+        inferer: runs the network, see :class:`scripts.registration.inferer.RegistrationInferer`.
+        device: where the network is.
+        weights: the file of its weights, whose checksum the results name; None where there is none.
+        measure: what ``metrics`` of a result holds; by default what ``inference.yaml`` writes.
+
+    Example::
+
+        >>> register = Registration.load("hippocampus")
+        >>> result = register("fixed.nii.gz", "moving.nii.gz", label_moving="labels.nii.gz")
+        >>> result.label_warped.shape == result.fixed.shape
+        True
+        >>> result.save("out")
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Callable[[Data], Data],
+        inferer: Inferer,
+        device: torch.device | str = "cpu",
+        weights: str | Path | None = None,
+        measure: Callable[[RegisteredPair], dict[str, Any]] | None = None,
+    ) -> None:
+        self.network = network
+        self.preprocessing = preprocessing
+        self.inferer = inferer
+        self.device = torch.device(device)
+        self.weights = None if weights is None else user_path(weights, "weights")
+        self.spatial_dims: int = inferer.spatial_dims  # type: ignore[attr-defined]
+        self.measure = measure or MeasurePair(self.spatial_dims, inverse=True)
+
+    @classmethod
+    def load(
+        cls,
+        task: str | Sequence[str | Path] = "cardiac",
+        device: torch.device | str | None = None,
+        amp: bool | str | None = None,
+        memory_limit: float | None = None,
+        **overrides: Any,
+    ) -> Registration:
+        """The registration that ``inference.yaml`` describes, with its weights.
+
+        Args:
+            task: ``cardiac``, ``hippocampus`` or ``brain``; or a list of configuration files, ``inference.yaml`` or
+                one like it first, then overlays.
+            device: where to compute, by default the first GPU where there is one.
+            amp: as ``--amp`` of ``inference.yaml``.
+            memory_limit: GiB that a registration may take.
+            overrides: further options of ``inference.yaml``: ``weights``, ``alignment``, ``spacing``, ...
+
+        Raises:
+            InputError: when there is no such task, file or option, or the weights do not fit.
+        """
+        from monai.bundle import ConfigParser  # slow to import
+
+        files = find_task(task).config_files("inference") if isinstance(task, str) else [str(file) for file in task]
+        for file in files:
+            if not Path(file).is_file():
+                raise InputError(f"{file} does not exist: expected a configuration file.")
+        parser = ConfigParser()
+        parser.read_config(files)
+        for name in overrides:
+            if name.partition("#")[0] not in parser.get():
+                raise unknown_option(name, parser.get())
+        options = {"device": device, "amp": amp, "memory_limit": memory_limit}
+        overrides |= {key: value for key, value in options.items() if value is not None}
+        if "weights" in overrides:
+            overrides["weights"] = Path(overrides["weights"])  # a text that begins with $ would be evaluated
+        parser.update(overrides)
+        return parser.get_parsed_content("registration")
+
+    def __call__(
+        self, fixed: Source, moving: Source, label_moving: Source | None = None, label_fixed: Source | None = None
+    ) -> RegisteredPair:
+        """Register one pair; each image is a path, a nibabel image, or a MetaTensor of shape (1, X, Y, Z) or (1, X, Y).
+
+        Args:
+            fixed: the image that stays.
+            moving: the image that is brought to it.
+            label_moving: a label map on the moving image's grid, which is carried along.
+            label_fixed: a label map on the fixed image's grid, with which the carried one is compared.
+
+        Raises:
+            InputError: when an image is not usable, the two cannot be brought together, or the result is not finite.
+        """
+        pair = {"fixed": fixed, "moving": moving, "label_fixed": label_fixed, "label_moving": label_moving}
+        inputs: dict[str, Any] = {key: value for key, value in pair.items() if value is not None}
+        start = time.perf_counter()
+        data = self.preprocessing(inputs)
+        seconds = time.perf_counter() - start
+        result = self.register(inputs, data)
+        result.seconds = {"read": seconds, **result.seconds}
+        return result
+
+    def register(self, inputs: Mapping[str, Any], data: Data) -> RegisteredPair:
+        """Register a pair that is preprocessed.
+
+        Args:
+            inputs: the pair as it was given; where it has ``displacement``, a file of another tool as
+                :func:`read_displacement` takes it, that stands in the network's place, and ``true_displacement``, such
+                a file too, is what both are compared with.
+            data: what ``preprocessing`` made of it.
+        """
+        times = [time.perf_counter()]
+        ddf = None if "displacement" in inputs else self.predict(data["image"])
+        times.append(time.perf_counter())
+        result = self.result(inputs, data, ddf)
+        times.append(time.perf_counter())
+        result.seconds = {"network": times[1] - times[0], "native_grid": times[2] - times[1]}
+        return result
+
+    def predict(self, image: torch.Tensor) -> torch.Tensor:
+        """The network's ddf, on the CPU, in voxels of the grid of ``image`` (2, *spatial): moving, then fixed.
+
+        Raises:
+            InputError: when the displacement is not finite.
+        """
+        network = self.network
+        # processes call it a different number of times, which the wrapper of a distributed training would wait for
+        network = network.module if isinstance(network, DistributedDataParallel) else network
+        with eval_mode(network):
+            ddf = self.inferer(image[None].to(self.device), network)[0].cpu()
+        if not torch.isfinite(ddf).all():
+            raise InputError("the network gave a displacement that is not finite: expected weights that fit its data.")
+        return ddf
+
+    def result(self, inputs: Mapping[str, Any], data: Data, ddf: torch.Tensor | None) -> RegisteredPair:
+        """Carry a ddf of the network's grid to the fixed image's own grid.
+
+        Args:
+            inputs: the pair as it was given.
+            data: what ``preprocessing`` made of it.
+            ddf: shape (3, *spatial); None where the pair has ``displacement``.
+        """
+        grid = data["native_fixed"].affine, data["native_fixed"].shape[1:]
+        fields = {
+            key: read_displacement(inputs[key], key, *grid)
+            for key in ("displacement", "true_displacement")
+            if key in inputs
+        }
+        native = fields.get("displacement")
+        if native is None:
+            assert ddf is not None
+            native = to_native_ddf(ddf, data["fixed"].affine, *grid, data["alignment"])
+        truth = fields.get("true_displacement")
+        return RegisteredPair(inputs, data, native, self.spatial_dims, self.measure, self.weights, truth)

@@ -1,0 +1,160 @@
+"""What is known of one pair after its registration, computed when it is asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from copy import deepcopy
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.utils import convert_to_tensor
+
+from ..deformation.grid import apply_affine, as_volume, by_image, lattice, sample
+from ..deformation.inversion import invert_ddf
+from ..deformation.jacobian import jacobian_determinant
+from ..support.files import user_path
+from .writer import write_results
+
+__all__ = ["RegisteredPair"]
+
+
+class RegisteredPair:
+    """One registered pair. All but the displacement is computed when it is first asked for, and kept.
+
+    Images, labels and fields lie on the fixed image's own grid, in its orientation: MetaTensors of shape
+    (C, X, Y, Z), on the CPU; a single slice has Z = 1.
+
+    Args:
+        inputs: the pair as it was given: ``fixed``, ``moving`` and, where there are any, labels and displacements.
+        data: the pair as it was read: ``native_fixed``, ``native_moving`` and labels, (1, X, Y, Z), and ``alignment``,
+            the 4x4 map from the fixed to the moving world that was applied before the network.
+        ddf: the displacement in voxels of the fixed grid, alignment included, shape (3, X, Y, Z).
+        spatial_dims: of the network: the fields of a 2D one are measured slice by slice.
+        measure: from this object to its ``metrics``.
+        weights: file of the network's weights; None where no weights were used.
+        true_ddf: what the displacement should be, where it is known.
+
+    Attributes:
+        fixed, moving: the images as read, each on its own grid.
+        label_fixed, label_moving: the label maps as read, or None.
+        intensity_range: the intensities that were 0 and 1 to the network; None stands for each image's percentiles.
+        ddf: as above: warped(x) = moving(x + ddf(x)).
+        seconds: what each stage took: ``read``, ``network``, ``native_grid`` and, once it is saved, ``write``.
+    """
+
+    def __init__(
+        self,
+        inputs: Mapping[str, Any],
+        data: Mapping[Hashable, Any],
+        ddf: torch.Tensor,
+        spatial_dims: int,
+        measure: Callable[[RegisteredPair], dict[str, Any]],
+        weights: Path | None = None,
+        true_ddf: torch.Tensor | None = None,
+    ) -> None:
+        self.inputs = dict(inputs)
+        self.fixed: MetaTensor = data["native_fixed"]
+        self.moving: MetaTensor = data["native_moving"]
+        self.label_fixed: MetaTensor | None = data.get("label_fixed")
+        self.label_moving: MetaTensor | None = data.get("label_moving")
+        self.alignment: torch.Tensor = data["alignment"]
+        self.intensity_range: tuple[float, float] | None = data.get("intensity_range")
+        self.ddf = self._on_fixed_grid(ddf, self.moving)
+        self.true_ddf = true_ddf
+        self.spatial_dims = spatial_dims
+        self.weights = weights
+        self.seconds: dict[str, float] = {}
+        self._measure = measure
+
+    @cached_property
+    def warped(self) -> MetaTensor:
+        """The moving image, linearly interpolated; 0 outside of it."""
+        return self.carry(self.moving)
+
+    @cached_property
+    def label_warped(self) -> MetaTensor | None:
+        """The moving label, by nearest neighbour; 0 outside of it; None where there is none."""
+        return None if self.label_moving is None else self.carry(self.label_moving, "nearest")
+
+    @cached_property
+    def resampled(self) -> MetaTensor:
+        """The moving image before the registration, with the alignment alone."""
+        return self._sample(self.moving, self._aligned_points(self.moving), "bilinear")
+
+    @cached_property
+    def label_resampled(self) -> MetaTensor | None:
+        """The moving label before the registration, with the alignment alone; None where there is none."""
+        label = self.label_moving
+        return None if label is None else self._sample(label, self._aligned_points(label), "nearest")
+
+    @cached_property
+    def jacobian(self) -> MetaTensor:
+        """The Jacobian determinant of x + ddf(x), (1, X, Y, Z): below 0 the field folds."""
+        determinant = jacobian_determinant(by_image(self.ddf, self.spatial_dims))
+        return self._on_fixed_grid(as_volume(determinant, self.spatial_dims)[None], self.moving)
+
+    @property
+    def inverse(self) -> MetaTensor:
+        """The displacement that undoes this one, in voxels of the fixed grid, (3, X, Y, Z)."""
+        return self._on_fixed_grid(self._inversion[0], self.fixed)
+
+    @property
+    def inverse_residual(self) -> torch.Tensor:
+        """By how much the inverse misses, in voxels, (3, X, Y, Z)."""
+        return self._inversion[1]
+
+    @cached_property
+    def _inversion(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return invert_ddf(convert_to_tensor(self.ddf, track_meta=False))
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The measures, in dictionaries of dictionaries as in ``metrics.json``; NaN where one is not defined."""
+        start = time.perf_counter()
+        metrics = self._measure(self)
+        self.seconds["native_grid"] = self.seconds.get("native_grid", 0.0) + time.perf_counter() - start
+        return metrics
+
+    def carry(self, image: MetaTensor, mode: str = "bilinear") -> MetaTensor:
+        """Bring any image or label of the moving subject to the fixed grid; 0 outside of it.
+
+        Args:
+            image: shape (C, X, Y, Z), on any grid in the moving image's world.
+            mode: ``bilinear``, or ``nearest`` for labels.
+
+        Returns:
+            shape (C, X, Y, Z) of the fixed grid, float32, with the fixed image's metadata and its own file name.
+        """
+        to_image = torch.linalg.solve(image.affine.double(), self.fixed.affine.double())
+        points = lattice(self.fixed.shape[1:]) + convert_to_tensor(self.ddf, track_meta=False)
+        return self._sample(image, apply_affine(to_image, points), mode)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> None:
+        """Write the files that ``inference.yaml`` writes: see ``scripts.results.writer.OUTPUTS``.
+
+        Args:
+            folder: where to; it is made where it is not there.
+            overwrite: replace files of these names that are there.
+
+        Raises:
+            InputError: when there are such files, or the folder cannot be written to.
+        """
+        write_results(self, user_path(folder, "folder"), overwrite)
+
+    def _aligned_points(self, image: MetaTensor) -> torch.Tensor:
+        to_world = self.alignment @ self.fixed.affine.double()
+        return apply_affine(torch.linalg.solve(image.affine.double(), to_world), lattice(self.fixed.shape[1:]))
+
+    def _sample(self, image: MetaTensor, points: torch.Tensor, mode: str) -> MetaTensor:
+        return self._on_fixed_grid(sample(convert_to_tensor(image, track_meta=False), points, mode, fill=0), image)
+
+    def _on_fixed_grid(self, values: torch.Tensor, source: MetaTensor) -> MetaTensor:
+        """Values with the fixed image's metadata, but the file name of their source, by which MONAI's writers go."""
+        meta = deepcopy(self.fixed.meta)
+        meta["filename_or_obj"] = source.meta.get("filename_or_obj", "")
+        plain = convert_to_tensor(values, track_meta=False)
+        return MetaTensor(plain, meta=meta, applied_operations=deepcopy(self.fixed.applied_operations))
