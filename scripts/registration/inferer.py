@@ -12,6 +12,7 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 
 from ..networks.kernels.memory import available_memory
+from ..networks.kernels.precision import autocast_dtype
 from ..networks.kernels.sampling import resize, upsample
 from ..support.command_line import number
 
@@ -29,16 +30,18 @@ class RegistrationInferer(Inferer):
 
     Args:
         spatial_dims: of the network.
-        amp: convolutions in half precision, float16 on a GPU and bfloat16 on a CPU.
+        amp: convolutions in half precision: ``auto`` where the device has bfloat16 in hardware, True or False always
+            or never.
         memory_limit: GiB that a registration may take; None is what is free.
 
     Raises:
         InputError: when the limit is not a number above 0.
     """
 
-    def __init__(self, spatial_dims: int, amp: bool = False, memory_limit: float | None = None) -> None:
+    def __init__(self, spatial_dims: int, amp: bool | str = False, memory_limit: float | None = None) -> None:
         super().__init__()
         self.spatial_dims = spatial_dims
+        autocast_dtype(amp, "cpu")  # refuses a misspelt option before any image is read
         self.amp = amp
         self.memory_limit = None if memory_limit is None else number("memory_limit", memory_limit, above=0)
 
@@ -53,7 +56,8 @@ class RegistrationInferer(Inferer):
         image = convert_to_tensor(inputs, track_meta=False)
         estimate = None if torch.is_grad_enabled() else getattr(network, "evaluation_bytes", None)
         register = partial(self._register, network=lambda pairs: network(pairs, *args, **kwargs), estimate=estimate)
-        with torch.autocast(image.device.type, enabled=self.amp):
+        dtype = autocast_dtype(self.amp, image.device)
+        with torch.autocast(image.device.type, dtype, enabled=dtype is not None):
             if image.ndim == self.spatial_dims + 2:
                 return register(image)
             batch, _, *plane, depth = image.shape
