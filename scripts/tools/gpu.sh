@@ -23,7 +23,7 @@ for argument in "${@:3}"; do
     mkdir -p "$out/$task"
     if [ -f "$packs/$task.pt" ]; then cp "$packs/$task.pt" "$out/$task/checkpoint.pt"; fi
     "$python" -W ignore -m scripts.tools.gpu.train "$task" --pack "$packs/$task.npz" --seconds "$seconds" \
-        --output_dir "$out/$task" --override "scripts/tools/gpu/$task.yaml" >"$out/$task/log.txt" 2>&1 &
+        --output_dir "$out/$task" >"$out/$task/log.txt" 2>&1 &
 done
 wait
 for argument in "${@:3}"; do tail -n 4 "$out/${argument%=*}/log.txt"; done

@@ -12,7 +12,12 @@ from torch.utils.data import Dataset, DistributedSampler
 
 from ..support.processes import rank_and_count
 
-__all__ = ["EpochDataset", "training_loader"]
+__all__ = ["EpochDataset", "seed_of", "training_loader"]
+
+
+def seed_of(*numbers: int) -> int:
+    """Return a seed that depends on all of these numbers, such as seed, epoch and index of a sample."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 class EpochDataset(Dataset):
@@ -49,8 +54,7 @@ class EpochDataset(Dataset):
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> Any:
-        seed = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(1)[0]
-        self.items.transform.set_random_state(seed=int(seed))
+        self.items.transform.set_random_state(seed=seed_of(self.seed, self.epoch, index))
         return self.items[index % len(self.items)]
 
 

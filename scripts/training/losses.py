@@ -101,12 +101,12 @@ class RegistrationLoss(nn.Module):
         losses = [weight * self._loss(ddf.float(), target) for weight, ddf in zip(weights, ddfs) if weight > 0]
         loss = torch.stack(losses).sum() / sum(weights)
         if self.feature_weight > 0 and not isinstance(pred, torch.Tensor):
-            features = self._feature_loss(pred["features"], target)
+            features = self.feature_loss(pred["features"], target)
             loss = loss + self.feature_weight * features
             self.terms["features"] = features.detach()
         return loss
 
-    def _feature_loss(
+    def feature_loss(
         self, features: tuple[torch.Tensor, torch.Tensor], target: Mapping[str, torch.Tensor]
     ) -> torch.Tensor:
         if features[0].shape[1] != len(self.feature_classes):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...images.preprocessing import PERCENTILES
 from ...images.synthesis import TISSUES
 from ...networks.kernels.filters import gaussian
-from .tasks import Task, Variation
+from .tasks import Variation
 
 __all__ = ["Sampler", "paint", "scale_to_percentiles"]
 
@@ -20,14 +21,22 @@ class Sampler:
     """Draws the pairs of a training step from packed arrays.
 
     Args:
-        task: the task that describes the samples.
         arrays: ``image`` (absent if images are painted) and ``label``, shape (items, frames, *spatial), uint8, and
             ``label_ids``.
+        variation: the random variation of the samples.
+        crop_size: size of a sample in voxels, from the middle of the grid; -1 keeps an axis.
         device: the device that keeps the arrays.
     """
 
-    def __init__(self, task: Task, arrays: Mapping[str, torch.Tensor], device: torch.device) -> None:
-        self.task = task
+    def __init__(
+        self,
+        arrays: Mapping[str, torch.Tensor],
+        variation: Variation,
+        crop_size: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        self.variation = variation
+        self.crop_size = crop_size
         self.image = arrays["image"].to(device) if "image" in arrays else None
         self.label = arrays["label"].to(device)
         self.ids = arrays["label_ids"].to(device)
@@ -47,7 +56,7 @@ class Sampler:
             others = (items[0] + 1 + items[1] % (len(self.label) - 1)) % len(self.label)
             chosen = [(others, 0), (items[0], 0)]
         labels = torch.cat([self.label[index.to(self.device), frame] for index, frame in chosen]).unsqueeze(1).float()
-        grid = movement(self.task.variation, labels.shape[2:], batch_size, generator, self.device)
+        grid = movement(self.variation, labels.shape[2:], batch_size, generator, self.device)
         labels = self._crop(sample(labels, grid, "nearest"))
         if self.image is None:
             image = paint(labels.long(), self.ids, generator)
@@ -56,7 +65,7 @@ class Sampler:
             pair = [self.image[index.to(self.device), frame] for index, frame in chosen]
             image = self._crop(sample(torch.cat(pair).unsqueeze(1).float() / 255, grid, "bilinear"))
             ids = self.ids[labels.long()]
-        image = scale_to_percentiles(contrast(image, self.task.variation, generator))
+        image = scale_to_percentiles(contrast(image, self.variation, generator))
         moving, fixed = image.chunk(2)
         label_moving, label_fixed = ids.float().chunk(2)
         return {"image": torch.cat([moving, fixed], 1), "label_moving": label_moving, "label_fixed": label_fixed}
@@ -77,11 +86,8 @@ class Sampler:
         return {"image": image, "label_moving": ids[0].float(), "label_fixed": ids[1].float()}
 
     def _crop(self, volume: torch.Tensor) -> torch.Tensor:
-        if self.task.crop is None:
-            return volume
-        starts = [(have - want) // 2 for have, want in zip(volume.shape[2:], self.task.crop)]
-        for axis, (start, want) in enumerate(zip(starts, self.task.crop), start=2):
-            volume = volume.narrow(axis, start, want)
+        for axis, (have, want) in enumerate(zip(volume.shape[2:], self.crop_size), start=2):
+            volume = volume.narrow(axis, (have - want) // 2, want) if want > 0 else volume
         return volume
 
 
@@ -228,16 +234,18 @@ def contrast(image: torch.Tensor, variation: Variation, generator: torch.Generat
     gamma = torch.exp(torch.empty(one).uniform_(math.log(low), math.log(high), generator=generator)).to(device)
     if torch.rand(1, generator=generator) < 0.3:
         image = gaussian(image, 0.3 + 0.6 * float(torch.rand(1, generator=generator)))
-    image = scale_to_percentiles(image * bias).clamp(min=1e-6).pow(gamma)
+    image = scale_to_percentiles(image * bias)
+    inside = image > 1e-6  # the background of a painted image stays 0
+    image = image.clamp(min=1e-6).pow(gamma)
     strength = 0.04 * torch.rand(one, generator=generator).to(device)
     noise = torch.randn(image.shape, device=device, generator=_on(device, generator))
-    return image + strength * noise * (image > 1e-6)
+    return image + strength * noise * inside
 
 
-def scale_to_percentiles(image: torch.Tensor, lower: float = 0.01, upper: float = 0.99) -> torch.Tensor:
+def scale_to_percentiles(image: torch.Tensor, percentiles: tuple[float, float] = PERCENTILES) -> torch.Tensor:
     """Clip each image to two percentiles and scale it to [0, 1], as the preprocessing does."""
     values = image.flatten(1).sort(dim=1).values
     last = values.shape[1] - 1
-    low, high = values[:, round(lower * last)], values[:, round(upper * last)]
+    low, high = (values[:, round(percent / 100 * last)] for percent in percentiles)
     low, high = (value.view(-1, *[1] * (image.ndim - 1)) for value in (low, high))
     return ((image - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)

@@ -1,10 +1,19 @@
-"""The tasks of the GPU training: what each packs, and how its samples vary."""
+"""What a task trains on a GPU: ``train.yaml``, the overlays of the task, and the file of its name in this folder."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["TASKS", "Task", "Variation"]
+from monai.bundle import ConfigParser
+
+from ...cohorts import TASKS, find_task
+from ...support.bundle import BUNDLE_ROOT
+
+__all__ = ["Variation", "read_config", "task_names"]
+
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -34,46 +43,19 @@ class Variation:
     flips: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Task:
-    """A task: what is packed of its data set, and how it is trained.
+def task_names() -> list[str]:
+    """Return the tasks that have a file in this folder."""
+    return [name for name in TASKS if (FOLDER / f"{name}.yaml").is_file()]
+
+
+def read_config(task: str, overrides: Iterable[Path] = ()) -> ConfigParser:
+    """Read the configuration of a task.
 
     Args:
-        spatial_dims: 2 or 3, as the network.
-        overlays: overlays of ``train.yaml``, which define network and loss.
-        frames: keys of the images of a subject; none if images are painted from label maps.
-        spacing: voxel size of the packed grid, in mm; -1 keeps that of the image.
-        spatial_size: size of the packed grid, in voxels; -1 keeps that of the image.
-        validation: subjects that are set aside for validation.
-        test: subjects that are set aside for the published figures.
-        batch_size: pairs per step; each pair is registered in both directions.
-        variation: the random variation of the samples.
-        crop: size of a training sample, in voxels, from the middle of the grid.
+        task: name of the task.
+        overrides: further files, which replace what the others say.
     """
-
-    spatial_dims: int
-    overlays: tuple[str, ...]
-    frames: tuple[str, ...]
-    spacing: tuple[float, ...]
-    spatial_size: tuple[int, ...]
-    validation: int | float
-    test: int
-    batch_size: int
-    variation: Variation
-    crop: tuple[int, ...] | None = None
-
-
-TASKS = {
-    "cardiac": Task(
-        2, (), ("ED", "ES"), (1.5, 1.5, -1), (160, 160, -1), 3, 15, 24,
-        Variation(180, 0, 6, 1, 0.3, 3.0, 1.2, (0.5, 2.0), (0, 1)), (128, 128),
-    ),
-    "hippocampus": Task(
-        3, ("hippocampus.yaml",), ("T1",), (1, 1, 1), (48, 64, 48), 17, 40, 10,
-        Variation(12, 12, 3, 3, 0.12, 1.2, 0.0, (0.6, 1.6), (0,)),
-    ),
-    "brain": Task(
-        3, ("brain.yaml",), (), (1, 1, 1), (192, 224, 192), 2, 2, 1,
-        Variation(8, 16, 4, 16, 0.1, 4.0, 0.0),
-    ),
-}  # fmt: skip
+    parser = ConfigParser()
+    parser.read_config([*find_task(task).config_files("train"), str(FOLDER / f"{task}.yaml"), *map(str, overrides)])
+    parser.update({"bundle_root": BUNDLE_ROOT, "device": "cpu"})
+    return parser

@@ -13,7 +13,7 @@ import argparse
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from torch import nn
 from ...deformation.jacobian import jacobian_determinant
 from ...networks import DeepSupervision
 from ...networks.kernels.sampling import warp
-from ...support.bundle import BUNDLE_ROOT
+from ...results.measures import common_classes, dice_per_class
 from ...support.files import replace_file
+from ...training.dataset import seed_of
 from .samples import Sampler
-from .tasks import TASKS, Task
+from .tasks import read_config, task_names
 
 __all__ = ["GpuTraining", "main"]
 
@@ -38,15 +39,15 @@ AVERAGE = 0.998
 CHECKPOINT_SECONDS = 60
 VALIDATION_PAIRS = 16
 MAX_SKIPPED = 20  # steps without a finite gradient
+SUBSETS = ("train", "validation")
 
 
 class GpuTraining:
     """A training whose data, samples and network stay on one device.
 
     Args:
-        task: what to train.
+        config: what :func:`~scripts.tools.gpu.tasks.read_config` gives.
         arrays: the arrays of the packed file.
-        config: ``train.yaml`` with its overlays and overrides.
         output_dir: the folder for checkpoints.
         device: cuda or cpu.
         seed: seed of the samples.
@@ -54,26 +55,30 @@ class GpuTraining:
 
     def __init__(
         self,
-        task: Task,
-        arrays: dict[str, torch.Tensor],
         config: ConfigParser,
+        arrays: Mapping[str, torch.Tensor],
         output_dir: Path,
         device: torch.device,
         seed: int = 0,
     ) -> None:
-        self.task, self.config, self.output_dir, self.device, self.seed = task, config, output_dir, device, seed
+        self.config, self.output_dir, self.device, self.seed = config, output_dir, device, seed
         torch.manual_seed(seed)
         self.network: nn.Module = config.get_parsed_content("network").to(device)
         self.loss = config.get_parsed_content("train#loss")
-        self.options: dict[str, Any] = config.get_parsed_content("gpu")
+        usual = {key: config.get_parsed_content(key) for key in ("batch_size", "learning_rate", "gradient_norm")}
+        self.options: dict[str, Any] = {**usual, **config.get_parsed_content("gpu")}
         self.view = DeepSupervision(self.network, every_step=self.loss.step_decay > 0)
         self.average = copy.deepcopy(self.network).eval()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=1.0)
-        subset = {s: {k.removeprefix(f"{s}_"): v for k, v in arrays.items() if k.startswith(s)} for s in SUBSETS}
-        self.samplers = {s: Sampler(task, {**subset[s], "label_ids": arrays["label_ids"]}, device) for s in SUBSETS}
+        self.samplers = {subset: self._sampler(arrays, subset) for subset in SUBSETS}
         self.graphs: dict[Callable[..., torch.Tensor], _Captured] = {}
         self.iteration, self.spent, self.skipped, self.features_only = 0, 0.0, 0, False
         self._resume()
+
+    def _sampler(self, arrays: Mapping[str, torch.Tensor], subset: str) -> Sampler:
+        own = {key.removeprefix(f"{subset}_"): value for key, value in arrays.items() if key.startswith(subset)}
+        crop = self.config["crop_size"][: self.config["spatial_dims"]]
+        return Sampler({**own, "label_ids": arrays["label_ids"]}, self.options["variation"], crop, self.device)
 
     def run(self, seconds: float) -> None:
         """Train for a number of seconds, with one cycle of the learning rate."""
@@ -99,7 +104,7 @@ class GpuTraining:
         rate = min(1.0, progress / WARM_UP) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in self.optimizer.param_groups:
             group["lr"] = self.options["learning_rate"] * max(rate, 0.01)
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.iteration)
+        generator = torch.Generator().manual_seed(seed_of(self.seed, self.iteration))
         batch = self.samplers["train"].draw(generator, self.options["batch_size"])
         both = {
             "image": torch.cat([batch["image"], batch["image"].flip(1)]),
@@ -139,13 +144,11 @@ class GpuTraining:
         batch = {key: value[:half] for key, value in both.items()}
         with self._autocast():
             moving, fixed = self.network.with_features(batch["image"])  # type: ignore[operator]
-        return self.loss._feature_loss((moving[:, 1:].float(), fixed[:, 1:].float()), batch)
+        return self.loss.feature_loss((moving[:, 1:].float(), fixed[:, 1:].float()), batch)
 
     def _registration_loss(self, both: dict[str, torch.Tensor]) -> torch.Tensor:
         with self._autocast():
             result = self.view(both["image"])
-        if self.network.features is None:
-            result["features"] = ()
         loss = self.loss(result, both)
         forward, backward = result["ddfs"][-1].chunk(2)
         there_and_back = [forward + warp(backward, forward), backward + warp(forward, backward)]
@@ -158,29 +161,33 @@ class GpuTraining:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Measure, with the averaged weights, Dice before and after (nearest neighbour) and folds in percent."""
-        sampler, classes = self.samplers["validation"], self.loss.classes
-        count = min(VALIDATION_PAIRS, len(sampler.label))
-        found = []
-        for index in range(count):
-            items = torch.tensor([index])
-            others = items if sampler.label.shape[1] == 2 else (items + 1) % len(sampler.label)
-            pair = sampler.plain(items, others)
-            with self._autocast():
-                ddf = self.average(pair["image"])
-            back = self.average(pair["image"].flip(1))
-            one_hot = torch.cat([(pair["label_moving"] == c).float() for c in classes], 1)
-            warped = warp(one_hot, ddf) > 0.5
-            truth = torch.cat([pair["label_fixed"] == c for c in classes], 1)
-            present = (one_hot.flatten(2).sum(2) > 0) & (truth.flatten(2).sum(2) > 0)
-            if not present.any():
-                continue
-            values = [_dice(x, truth)[present].mean() for x in (one_hot > 0.5, warped)]
-            folds = (jacobian_determinant(ddf) <= 0).float().mean() * 100
-            misfit = (ddf + warp(back, ddf)).square().sum(1).sqrt().mean()
-            found.append(torch.stack([*values, folds, misfit]))
-        before, after, folds, misfit = torch.stack(found).mean(0).tolist()
-        return {"before": before, "after": after, "folds": folds, "there_and_back": misfit}
+        """Measure the averaged weights: Dice before and after, folds in percent, and how far there and back leads."""
+        sampler = self.samplers["validation"]
+        items = torch.arange(len(sampler.label))
+        others = items if sampler.label.shape[1] == 2 else items.roll(-1)
+        pairs = [sampler.plain(items[n : n + 1], others[n : n + 1]) for n in range(min(VALIDATION_PAIRS, len(items)))]
+        found = [measures for measures in map(self._measure, pairs) if measures]
+        return {name: float(np.mean([measures[name] for measures in found])) for name in found[0]} if found else {}
+
+    def _measure(self, pair: dict[str, torch.Tensor]) -> dict[str, float]:
+        """Measure one pair; nothing where its labels have no class of the loss in common."""
+        fixed, moving = (pair[key][0, 0].cpu() for key in ("label_fixed", "label_moving"))
+        classes = [c for c in common_classes(fixed, moving)[0] if c in self.loss.classes]
+        if not classes:
+            return {}
+        with self._autocast():
+            ddf = self.average(pair["image"])
+        back = self.average(pair["image"].flip(1))
+        # the class that has more than half of a voxel
+        shares = torch.cat([warp((pair["label_moving"] == c).float(), ddf) for c in classes], 1)
+        values = torch.tensor(classes, device=self.device).view(-1, *[1] * fixed.ndim)
+        warped = ((shares[0] > 0.5) * values).sum(0).cpu()
+        return {
+            "before": dice_per_class(fixed, moving, classes)["mean"],
+            "after": dice_per_class(fixed, warped, classes)["mean"],
+            "folds": (jacobian_determinant(ddf) <= 0).float().mean().item() * 100,
+            "there_and_back": (ddf + warp(back, ddf)).square().sum(1).sqrt().mean().item(),
+        }
 
     def _resume(self) -> None:
         path = self.output_dir / "checkpoint.pt"
@@ -242,48 +249,27 @@ class _Captured:
         return self.loss
 
 
-SUBSETS = ("train", "validation")
-
-
-def _dice(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    a, b = a.flatten(2).float(), b.flatten(2).float()
-    return 2 * (a * b).sum(2) / (a.sum(2) + b.sum(2)).clamp(min=1)
-
-
-def read_config(task: Task, overrides: Sequence[Path]) -> ConfigParser:
-    """Read ``train.yaml`` with the overlays of the task and further files."""
-    configs = Path(BUNDLE_ROOT) / "configs"
-    parser = ConfigParser()
-    parser.read_config([*(str(configs / name) for name in ("train.yaml", *task.overlays)), *map(str, overrides)])
-    parser.update({"bundle_root": BUNDLE_ROOT, "device": "cpu"})
-    return parser
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.tools.gpu.train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("task", choices=task_names())
     parser.add_argument("--pack", type=Path, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--override", type=Path, nargs="*", default=[])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    task = TASKS[options.task]
     with np.load(options.pack) as file:
         arrays = {name: torch.from_numpy(file[name]) for name in file.files}
-    config = read_config(task, options.override)
-    training = GpuTraining(task, arrays, config, options.output_dir, torch.device(options.device))
+    config = read_config(options.task, options.override)
+    training = GpuTraining(config, arrays, options.output_dir, torch.device(options.device))
     print(f"{options.task}: {sum(p.numel() for p in training.network.parameters())} parameters", flush=True)
     training.run(options.seconds)
-    result = training.validate()
-    print(
-        f"{options.task}: {training.iteration} steps, " + ", ".join(f"{k} {v:.4f}" for k, v in result.items()),
-        flush=True,
-    )
+    result = ", ".join(f"{name} {value:.4f}" for name, value in training.validate().items())
+    print(f"{options.task}: {training.iteration} steps, {result}", flush=True)
 
 
 if __name__ == "__main__":
