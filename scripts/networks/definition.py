@@ -1,4 +1,4 @@
-"""The network of a task, from the configuration file that defines it."""
+"""Makes the network of a task from the configuration file that defines it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def read_network(file: str | Path, refine_steps: int | None = None, **changes: A
     """Make the ``network_def`` of a configuration file, so that training and use have one definition.
 
     Args:
-        file: the configuration, such as ``configs/cardiac.yaml``.
-        refine_steps: repeats at full resolution, for a file that refers to it; None is what the file says.
+        file: the configuration file, such as ``configs/cardiac.yaml``.
+        refine_steps: number of repeats at full resolution, for files that refer to it; None is the default of the file.
         changes: arguments of the network that replace those of the file, such as ``num_repeats``.
     """
-    from monai.bundle import ConfigParser  # takes seconds, which Python code without configurations need not wait
+    from monai.bundle import ConfigParser  # takes seconds, and is only needed for configurations
 
     parser = ConfigParser()
     parser.read_config(str(file))

@@ -1,4 +1,4 @@
-"""Learned features of an image, which drive the explicit step together with its intensities."""
+"""Learned features of an image, which drive the explicit step together with the intensities."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from .levels import for_each_level
 
 __all__ = ["FeatureNet", "Features"]
 
-INITIAL_LOGIT = -3.0  # a structure is small: training starts faster from features that are nearly 0 everywhere
+INITIAL_LOGIT = -3.0  # structures are small: a training is faster at first if features start close to 0 everywhere
 
 
 @dataclass(frozen=True)
 class Features:
-    """Which features of the images are learned, and where they are used.
+    """The learned features of a network, and the levels that use them.
 
     Args:
-        count: how many.
-        channels: of each level of the U-Net that makes them, fine to coarse.
-        residual_units: of each level of the U-Net.
-        used: how many of the first of them drive the steps, one number or one for each level of the pyramid, coarse to
-            fine; None is all.
+        count: number of features.
+        channels: channels of each level of the U-Net that computes the features, fine to coarse.
+        residual_units: number of residual units of each level of the U-Net.
+        used: how many of the features, counted from the first one, drive the steps: one number, or one for each level
+            of the pyramid, coarse to fine; None uses all.
 
     Raises:
-        InputError: when a number is out of its range.
+        InputError: when a number is out of range.
     """
 
     count: int
@@ -41,14 +41,20 @@ class Features:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise InputError(f"the count of features must be at least 1, got {self.count}; features null is none.")
+            raise InputError(
+                f"the count of features must be at least 1, got {self.count}; no features are features: null."
+            )
 
     def build(self, spatial_dims: int) -> FeatureNet:
-        """The network that makes them, with new parameters."""
+        """Make the network that computes the features, with new parameters."""
         return FeatureNet(spatial_dims, self.count, self.channels, self.residual_units)
 
     def used_on(self, num_levels: int) -> tuple[int, ...]:
-        """How many drive the steps of each level, coarse to fine."""
+        """Return how many features drive the steps of each level, coarse to fine.
+
+        Raises:
+            InputError: when a number is out of range.
+        """
         counts = for_each_level("the used features", self.count if self.used is None else self.used, num_levels)
         if not all(0 <= count <= self.count for count in counts):
             raise InputError(f"the used features must be numbers from 0 to {self.count}, got {counts}.")
@@ -56,16 +62,16 @@ class Features:
 
 
 class FeatureNet(nn.Module):
-    """A small U-Net from one image to features in [0, 1], the same for fixed and moving.
+    """A small U-Net from an image to features in [0, 1], the same for the fixed and the moving image.
 
     Args:
         spatial_dims: 2 or 3.
         num_features: channels of the result.
-        channels: of each level of the U-Net, fine to coarse.
-        residual_units: of each level.
+        channels: channels of each level of the U-Net, fine to coarse.
+        residual_units: number of residual units of each level.
 
     Attributes:
-        factor: of the size between the image and its coarsest level.
+        factor: ratio of the sizes of the image and the coarsest level.
 
     Input (B, 1, *spatial), output (B, num_features, *spatial).
     """

@@ -36,13 +36,13 @@ _compiled_call = compiled_if_possible(lambda module, *tensors: module(*tensors))
 
 @dataclass(frozen=True)
 class Backprop:
-    """How a training spends its memory.
+    """How a training uses memory.
 
     Args:
-        checkpoint: recompute the activations of each step in the backward pass instead of keeping them, in parts of
+        checkpoint: do not keep the activations of each step, but compute them again in the backward pass, in parts of
             the volume.
-        repeats: differentiate only so many of the last repeats of a block, so that the memory does not grow with their
-            number; through those before, the gradient passes as if they were the identity. None is all.
+        repeats: differentiate only this many of the last repeats of a block, so that the memory does not grow with the
+            number of repeats; the earlier repeats count as the identity. None differentiates all.
 
     Raises:
         InputError: when ``repeats`` is less than 1.
@@ -57,17 +57,17 @@ class Backprop:
 
 
 class GraDIRN(nn.Module):
-    """Registers pairs of images by K unrolled gradient steps from coarse to fine; the defaults are the paper's.
+    """Registers pairs of images by unrolled gradient steps from coarse to fine; the defaults are the paper's.
 
-    Level l of an image pyramid has ``num_blocks[l]`` blocks, each with parameters of its own and applied
-    ``num_repeats[l]`` times. The displacement starts at zero at the coarsest level and is upsampled, its values
-    doubled, from level to level. A level with 0 blocks only upsamples, which makes the network work at a fraction of
-    the full resolution. :func:`~scripts.networks.initialise` changes how a training starts, and
-    :func:`compile_steps` how an evaluation runs.
+    Level l of an image pyramid has ``num_blocks[l]`` blocks, each with its own parameters and applied
+    ``num_repeats[l]`` times. The displacement starts at zero at the coarsest level; from level to level it is upsampled
+    and its values are doubled. A level with 0 blocks only upsamples, so that the network can work below the full
+    resolution. :func:`~scripts.networks.initialise` changes how a training starts, and :func:`compile_steps` how an
+    evaluation runs.
 
     Args:
         spatial_dims: 2 or 3.
-        num_blocks: blocks of each level, coarse to fine.
+        num_blocks: number of blocks of each level, coarse to fine.
         num_repeats: how often each block of a level is applied.
         step: the explicit step, ``Gradient`` as published or ``Demons``; one rule or one for each level.
         regularizer: the learned part of the step, one CNN or one for each level; None leaves it out.
@@ -75,10 +75,10 @@ class GraDIRN(nn.Module):
         ddf_smoothing: standard deviation of a Gaussian filter of the displacement after each step, in voxels of its
             level: the regularizer of the demons algorithm, in addition to the learned one; 0 is none.
         features: learned channels of the images that drive the ``Demons`` step together with the intensities.
-        backprop: how a training spends its memory.
+        backprop: how a training uses memory.
 
     Raises:
-        InputError: a ValueError, for an option out of its range.
+        InputError: a ValueError, for an option out of range.
 
     Example::
 
@@ -133,19 +133,19 @@ class GraDIRN(nn.Module):
 
     @property
     def minimum_size(self) -> int:
-        """Voxels that an image needs along each axis, so that the coarsest level, and that of the features, has two."""
+        """Smallest size of an image along each axis: the coarsest levels of pyramid and features need two voxels."""
         coarsest = 2 ** (len(self.levels) - 1)
         return 1 + (coarsest if self.features is None else max(coarsest, self.features.factor))
 
     def evaluation_bytes(self, size: Sequence[int]) -> int:
-        """About how much memory it takes, without gradients, to register one pair of images of this size."""
+        """Estimate the memory in bytes that the registration of one pair of this size takes, without gradients."""
         levels = cast("list[list[Block]]", self.levels)
         level, block = [(n, blocks[0]) for n, blocks in enumerate(levels) if blocks and self.num_repeats[n]][-1]
         voxels = math.prod(size) / 2 ** (self.spatial_dims * (len(self.levels) - 1 - level))
         return int(voxels * block.bytes_per_voxel * (COMPILED if self.steps_compiled else 1))
 
     def taus(self) -> dict[str, float]:
-        """tau of each block, by ``level_<l>_block_<b>``, as used."""
+        """Return tau of each block, by the name ``level_<l>_block_<b>``."""
         levels = cast("list[list[Block]]", self.levels)
         return {
             f"level_{level}_block_{index}": block.tau.item()
@@ -154,7 +154,7 @@ class GraDIRN(nn.Module):
         }
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What ``torch.jit.script``, and so MONAI's ``ckpt_export``, compiles in place of the network: its trace."""
+        """Give ``torch.jit.script``, and so MONAI's ``ckpt_export``, a trace of the network to compile."""
         return Traced(self, self.spatial_dims, self.minimum_size)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -162,13 +162,13 @@ class GraDIRN(nn.Module):
 
         Args:
             image: moving (channel 0) and fixed (channel 1), scaled to [0, 1], shape (B, 2, *spatial). A MetaTensor is
-                taken as a plain tensor.
+                used as a plain tensor.
 
         Returns:
-            the ddf in voxels, shape (B, spatial_dims, *spatial), float32 (float64 for float64 images) also under AMP.
+            the ddf in voxels, shape (B, spatial_dims, *spatial), float32 (float64 for float64 images), also under AMP.
 
         Raises:
-            InputError: when the shape is not the one expected.
+            InputError: when the image does not have this shape.
         """
         level, ddf = deque(self.steps(image), maxlen=1).pop()
         return self.to_full_size(ddf, level, image)
@@ -176,9 +176,11 @@ class GraDIRN(nn.Module):
     def steps(
         self, image: torch.Tensor, channels: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """Yield the level, 0 for the coarsest, and the ddf in that level's voxels after each unrolled step.
+        """Yield the level, 0 for the coarsest, and the ddf in voxels of this level after each unrolled step.
 
-        ``channels`` is what :meth:`with_features` gives, where it is known already.
+        Args:
+            image: see :meth:`forward`.
+            channels: result of :meth:`with_features`, if it is known already.
         """
         moving, fixed = channels or self.with_features(image)
         ddf = new_tensor(torch.zeros, [image.shape[0], self.spatial_dims, *self._level_size(image, 0)], moving)
@@ -195,18 +197,18 @@ class GraDIRN(nn.Module):
                     yield level, ddf
 
     def with_features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The moving and the fixed image of a batch, each followed by its features, (B, 1 + num_features, *spatial)."""
+        """Return the moving and the fixed image, each with its features, shape (B, 1 + num_features, *spatial)."""
         self._check(image)
         image = image.as_tensor() if isinstance(image, MetaTensor) else image
         moving, fixed = (image if image.dtype == torch.float64 else image.float()).split(1, dim=1)
         if self.features is None:
             return moving, fixed
         features = self.features(torch.cat([moving, fixed]).to(next(self.features.parameters()).dtype)).to(moving.dtype)
-        batch = image.shape[0]  # neither chunk(2) nor len(image), which an export would take for a constant
+        batch = image.shape[0]  # an export would make a constant of chunk(2) or len(image)
         return torch.cat([moving, features[:batch]], 1), torch.cat([fixed, features[batch:]], 1)
 
     def to_full_size(self, ddf: torch.Tensor, level: int, image: torch.Tensor) -> torch.Tensor:
-        """Carry a ddf of :meth:`steps` from its level to the voxels of the image."""
+        """Upsample a ddf of :meth:`steps` from its level to the voxels of the image."""
         for finer in range(level + 1, len(self.levels)):
             ddf = upsample(ddf, self._level_size(image, finer))
         return ddf
@@ -214,7 +216,7 @@ class GraDIRN(nn.Module):
     def _step(
         self, block: nn.Module, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor, repeats_left: int
     ) -> torch.Tensor:
-        """One step, after which the block is applied ``repeats_left`` times more."""
+        """Apply a block once; it will be applied ``repeats_left`` more times."""
         repeats = self.backprop.repeats
         if repeats is not None and repeats_left >= repeats and torch.is_grad_enabled():
             with torch.no_grad():
@@ -225,7 +227,7 @@ class GraDIRN(nn.Module):
         return block(ddf, fixed, moving)
 
     def _level_size(self, image: torch.Tensor, level: int) -> tuple[int, ...]:
-        """Half the size a level, rounded up: then twice the displacement fits odd sizes too."""
+        """Return the size of a level: half per level, rounded up, so that doubled displacements fit odd sizes, too."""
         factor = 2 ** (len(self.levels) - 1 - level)
         return tuple((size + factor - 1) // factor for size in image.shape[2:])
 
@@ -238,14 +240,14 @@ class GraDIRN(nn.Module):
 
 
 class DeepSupervision(nn.Module):
-    """A view of a network for losses on what it has inside, in a forward pass, which data-parallel training needs.
+    """A view of a network that returns all steps and features from ``forward``, as data-parallel training needs.
 
     Args:
-        network: shares its parameters with the view.
-        every_step: give the ddf after each step, not only the last.
+        network: the network; it shares its parameters with the view.
+        every_step: return the ddf after each step, not only the last one.
 
     Raises:
-        InputError: when the network has no steps, as VoxelMorph.
+        InputError: when the network has no steps, such as VoxelMorph.
     """
 
     def __init__(self, network: nn.Module, every_step: bool = True) -> None:
@@ -259,8 +261,8 @@ class DeepSupervision(nn.Module):
         """Register a batch.
 
         Returns:
-            ``ddfs``, first to last, each of shape (B, d, *spatial) in voxels of the image, and ``features`` of the
-            moving and the fixed image, shape (B, num_features, *spatial) each.
+            ``ddfs``, first to last, each of shape (B, d, *spatial) in voxels of the image, and ``features``, those of
+            the moving and of the fixed image, each of shape (B, num_features, *spatial).
         """
         network = self.network
         channels = network.with_features(image)
@@ -272,13 +274,13 @@ class DeepSupervision(nn.Module):
 
 
 def compile_steps(network: nn.Module, enabled: bool = True) -> nn.Module:
-    """Let torch.compile make the steps of a GraDIRN in evaluation, at the first call; training is not changed.
+    """Compile the steps of a GraDIRN by torch.compile, at the first evaluation; a training does not change.
 
-    Where nothing can be compiled, and for other networks, nothing changes.
+    If compilation is not possible, and for other networks, nothing changes.
 
     Args:
-        network: changed in place.
-        enabled: False takes the plain steps again.
+        network: the network; it is changed in place.
+        enabled: False returns to the plain steps.
 
     Returns:
         the network.
@@ -291,7 +293,7 @@ def compile_steps(network: nn.Module, enabled: bool = True) -> nn.Module:
 def _count_levels(num_blocks: Sequence[int], num_repeats: Sequence[int]) -> int:
     if len(num_blocks) != len(num_repeats) or not num_blocks or min(*num_blocks, *num_repeats) < 0:
         raise InputError(
-            "num_blocks and num_repeats must be of the same length, one non-negative number for each level, "
+            "num_blocks and num_repeats must have the same length, with one non-negative number for each level, "
             f"got {tuple(num_blocks)} and {tuple(num_repeats)}."
         )
     if not any(blocks * repeats for blocks, repeats in zip(num_blocks, num_repeats)):

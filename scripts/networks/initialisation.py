@@ -1,4 +1,4 @@
-"""How a network starts: the step sizes and the scale of the learned steps before a training."""
+"""The start of a training: the step sizes and the scale of the learned steps."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def initialise(
 ) -> nn.Module:
     """Set the step sizes of a GraDIRN, and scale its regularizers, before it is trained or used without training.
 
-    The constructor of the network has done so with the defaults, which are those of the paper.
+    The constructor of the network calls this function with the defaults, which are those of the paper.
 
     Args:
-        network: changed in place; one without steps, such as VoxelMorph, stays as it is.
-        taus: step size tau, as used, of all blocks or of the blocks of each level. None is the published
-            5 / (number of steps + 1), too much for LNCC where images are flat.
-        output_scale: factor of the weights of each regularizer's last convolution. A small one lets a training start
-            from small smooth steps.
+        network: the network, changed in place; a network without steps, such as VoxelMorph, does not change.
+        taus: step size tau, one for all levels or one for each. None is the published 5 / (number of steps + 1), which
+            is too large for LNCC in flat regions of an image.
+        output_scale: factor for the weights of each regularizer's last convolution. With a small factor, a training
+            starts from small smooth steps.
 
     Returns:
         the network.
 
     Raises:
-        InputError: when the number of taus is not that of the levels.
+        InputError: when the number of taus is not the number of levels.
     """
     if not hasattr(network, "levels"):
         return network

@@ -1,4 +1,4 @@
-"""Options that may differ from level to level of the image pyramid."""
+"""Options that may be different on each level of the image pyramid."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ T = TypeVar("T")
 
 
 def for_each_level(name: str, value: T | Sequence[T], num_levels: int) -> tuple[T, ...]:
-    """One value for each level, coarse to fine, from a list of them or from one that serves all.
+    """Return one value for each level, coarse to fine.
 
     Args:
-        name: of the option, for the message.
-        value: one, or a list or tuple with one for each level.
-        num_levels: of the pyramid.
+        name: name of the option, for the error message.
+        value: one value for all levels, or a list or tuple with one value for each level.
+        num_levels: number of levels of the pyramid.
 
     Raises:
         InputError: when a list has another length.

@@ -17,17 +17,17 @@ from .similarity import Similarity, get_similarity
 __all__ = ["STEP_SIZE_SCALE", "Block", "Demons", "Gradient", "StepRule"]
 
 STEP_SIZE_SCALE = 10.0  # the stored parameter is a tenth of tau, as published
-NOISE = 1e-2  # a squared difference, of images in [0, 1], that counts as noise
-GATE_WINDOW = 5  # voxels of a level
-GATE_MOTION = 0.05  # voxels: the motion at which the gate of the regularizer is half open
+NOISE = 1e-2  # squared difference between images in [0, 1] that counts as noise
+GATE_WINDOW = 5  # in voxels of a level
+GATE_MOTION = 0.05  # motion, in voxels, at which the gate of the regularizer is half open
 
 
 class StepRule(ABC):
-    """How the explicit step follows from the images. A new rule is a subclass with the method :meth:`descend`.
+    """Computes the explicit step from the images. A new rule is a subclass with the method :meth:`descend`.
 
     Args:
-        similarity: what decreases, an object or its name.
-        smoothing: standard deviation, in voxels of the level, of a Gaussian filter of the step; 0 is none.
+        similarity: the similarity, as an object or by name.
+        smoothing: standard deviation of a Gaussian filter of the step, in voxels of the level; 0 is no filter.
 
     Raises:
         InputError: when the name is unknown.
@@ -41,29 +41,29 @@ class StepRule(ABC):
         return f"{type(self).__name__}({self.similarity}, smoothing={self.smoothing})"
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:
-        """Replace the intensities, channel 0 of (B, 1 + F, *spatial), by what the similarity compares of them."""
+        """Replace the intensities, channel 0 of (B, 1 + F, *spatial), by what the similarity compares."""
         intensities = image[:, :1]
         described = self.similarity.describe(intensities)
         return image if described is intensities else torch.cat([described, image[:, 1:]], 1)
 
     @abstractmethod
     def descend(self, fixed: torch.Tensor, warped: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """The step before its multiplication by tau and its smoothing.
+        """Return the step before it is multiplied by tau and smoothed.
 
         Args:
-            fixed: channels of the fixed image, (B, C, *spatial): those of the similarity, then learned features.
-            warped: the same of the warped image.
-            gradient: derivative of ``warped`` by the displacement, (B, C, d, *spatial).
+            fixed: channels of the fixed image, shape (B, C, *spatial): those of the similarity, then learned features.
+            warped: the same channels of the warped image.
+            gradient: derivative of ``warped`` with respect to the displacement, shape (B, C, d, *spatial).
 
         Returns:
-            a direction in which the dissimilarity decreases, (B, d, *spatial), in voxels.
+            a direction in which the dissimilarity decreases, in voxels, shape (B, d, *spatial).
         """
 
 
 class Gradient(StepRule):
-    """The negative gradient of the energy D, as published; takes no features.
+    """The negative gradient of the energy D, as published; it does not use features.
 
-    The chain rule: grad_u D = dD/dW * (grad M)(x + u), with the exact derivative of the interpolant.
+    By the chain rule, grad_u D = dD/dW * (grad M)(x + u), with the exact derivative of the interpolant.
     """
 
     def descend(self, fixed: torch.Tensor, warped: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -71,13 +71,13 @@ class Gradient(StepRule):
 
 
 class Demons(StepRule):
-    """The step of the demons algorithm, at most half a voxel long, so that one tau serves flat and contrasted regions.
+    """The step of the demons algorithm, at most half a voxel long, so that one tau fits flat and contrasted regions.
 
-    With the residual r of the intensity fit and the gradient g of the fitted warped image, r g / (|g|^2 + r^2 + noise):
-    Vercauteren et al., "Diffeomorphic demons", NeuroImage 2009, equation 4, there for SSD. As each similarity here is
-    a least-squares problem once its intensity fit is made (none, one line, a line in each window), the same formula
-    serves all, and the step does not depend on contrast. Numerator and denominator are summed over the channels;
-    learned features are compared by SSD.
+    With the residual r of the intensity fit and the gradient g of the fitted warped image, the step is
+    r g / (|g|^2 + r^2 + noise): Vercauteren et al., "Diffeomorphic demons", NeuroImage 2009, equation 4, there for SSD.
+    After its intensity fit (no fit, one line, or one line per window), each similarity here is a least-squares problem;
+    therefore the same formula holds for all, and the step does not depend on contrast. Numerator and denominator are
+    summed over the channels; learned features are compared by SSD.
     """
 
     def descend(self, fixed: torch.Tensor, warped: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
@@ -92,17 +92,17 @@ class Demons(StepRule):
 class Block(nn.Module):
     """One step of the unrolled optimisation, s = -tau * grad_u D(F, M o (id + u)) - r([u, F, M o (id + u)]).
 
-    The published network adds it, u <- u + s. Composed, id + u <- (id + u) o (id + s), small smooth steps keep the
-    whole free of folds.
+    The published network adds the step: u <- u + s. With composition, id + u <- (id + u) o (id + s), small smooth steps
+    do not fold the displacement.
 
     Args:
         spatial_dims: 2 or 3.
         rule: the explicit step.
-        cnn: what r is; None leaves it out.
+        cnn: the learned step r; None leaves it out.
         update: ``add`` or ``compose``.
-        ddf_smoothing: standard deviation, in voxels, of a Gaussian filter of the displacement after the step.
-        num_features: learned features of the images in addition to what the rule compares of their intensities.
-        checkpoint: keep none of r's activations for the backward pass.
+        ddf_smoothing: standard deviation of a Gaussian filter of the displacement after the step, in voxels.
+        num_features: number of learned features of the images, in addition to the channels of the similarity.
+        checkpoint: do not keep the activations of r for the backward pass.
     """
 
     def __init__(
@@ -130,11 +130,11 @@ class Block(nn.Module):
 
     @property
     def tau(self) -> torch.Tensor:
-        """The step size as used, ten times the stored ``step_size``."""
+        """The step size, ten times the stored parameter ``step_size``."""
         return STEP_SIZE_SCALE * self.step_size
 
     def forward(self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
-        """Return the next displacement, (B, d, *spatial); all arguments are float32 or float64 and stay so."""
+        """Return the next displacement, shape (B, d, *spatial), in the precision of the arguments."""
         warped, descent = recomputed(self._descent, ddf, fixed, moving)
         step = descent
         if self.cnn is not None and self.regularizer is not None:
@@ -146,7 +146,7 @@ class Block(nn.Module):
     def _descent(
         self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The warped image and the explicit step, in the precision of ddf also under AMP."""
+        """Return the warped image and the explicit step, in the precision of ddf, also under AMP."""
         with torch.autocast(ddf.device.type, enabled=False):
             warped, gradient = warp_with_gradient(moving, ddf)
             step = self.rule.descend(fixed, warped, gradient)
@@ -154,6 +154,6 @@ class Block(nn.Module):
 
 
 def _motion_gate(ddf: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """0 where neither the displacement nor the explicit step moves anything in the window, towards 1 elsewhere."""
+    """Return 0 where neither the displacement nor the explicit step moves anything in the window, up to 1 elsewhere."""
     motion = window_mean((ddf.square() + step.square()).sum(1, keepdim=True), GATE_WINDOW)
     return motion / (motion + GATE_MOTION**2)

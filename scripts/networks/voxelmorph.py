@@ -1,4 +1,4 @@
-"""MONAI's VoxelMorph behind the interface of :class:`GraDIRN`, as baseline."""
+"""MONAI's VoxelMorph with the interface of :class:`GraDIRN`, as a baseline."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .kernels.sampling import pad_to_multiple
 __all__ = ["VoxelMorph"]
 
 DIVISOR = 8  # three poolings
-INTEGRATION_STEPS = 7  # of scaling and squaring
+INTEGRATION_STEPS = 7  # steps of scaling and squaring
 
 
 class VoxelMorph(nn.Module):
-    """Balakrishnan et al., "VoxelMorph", IEEE TMI 2019, in MONAI's configuration of the paper.
+    """VoxelMorph (Balakrishnan et al., IEEE TMI 2019) in MONAI's configuration of the paper.
 
     Args:
         spatial_dims: 2 or 3.
@@ -29,7 +29,7 @@ class VoxelMorph(nn.Module):
             raise InputError(f"spatial_dims must be 2 or 3, got {spatial_dims}.")
         self.spatial_dims = spatial_dims
         self.net = MonaiVoxelMorph(spatial_dims=spatial_dims, integration_steps=INTEGRATION_STEPS)
-        # the authors start from next to no displacement, MONAI does not
+        # the authors' code starts from almost no displacement, MONAI's does not
         weight, bias = list(self.net.backbone.parameters())[-2:]
         nn.init.normal_(weight, std=1e-5)
         nn.init.zeros_(bias)
@@ -44,7 +44,7 @@ class VoxelMorph(nn.Module):
             the ddf in voxels, shape (B, spatial_dims, *spatial), float32.
 
         Raises:
-            InputError: when the shape is not the one expected.
+            InputError: when the image does not have this shape.
         """
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != 2:
             raise InputError(
