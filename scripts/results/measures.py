@@ -1,4 +1,4 @@
-"""Measures of one registered pair; those of folding are in ``deformation.jacobian``."""
+"""Measures of one registered pair; the measures of folding are in ``deformation.jacobian``."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ SURFACE_MEASURES = ("hausdorff", "hausdorff95", "surface_distance")
 
 
 def common_classes(fixed: torch.Tensor, moving: torch.Tensor) -> tuple[list[int], dict[str, str]]:
-    """The classes that count, which are those in both *input* labels, and the others, with the label that holds them.
+    """Return the classes that count, and the others, each with the label map that has it.
 
-    A class that counts and vanished from the result then has Dice 0; taking the classes from the result would miss
-    it. 0 is the background, and no class.
+    A class counts if it is in both *input* label maps. If it has vanished from the result, its Dice is 0; taking the
+    classes from the result would miss it. 0 is the background and not a class.
     """
     in_fixed, in_moving = ({int(value) for value in label.unique()} - {0} for label in (fixed, moving))
     others = {str(c): f"only in label_{'fixed' if c in in_fixed else 'moving'}" for c in sorted(in_fixed ^ in_moving)}
@@ -54,10 +54,10 @@ def common_classes(fixed: torch.Tensor, moving: torch.Tensor) -> tuple[list[int]
 
 
 def dice_per_class(fixed: torch.Tensor, warped: torch.Tensor, classes: Sequence[int]) -> dict[str, float]:
-    """Dice of each class of two label maps of one shape, and ``mean`` over the classes; NaN when there are none."""
+    """Measure the Dice of each class in two label maps of the same shape, and the ``mean``; NaN without classes."""
     if not classes:
         return {"mean": NAN}
-    # the common background, most of a volume, changes nothing and costs time
+    # leave out the common background, which is most of a volume: it changes nothing and costs time
     somewhere = (warped != 0) | (fixed != 0)
     fixed, warped = fixed[somewhere], warped[somewhere]
     values = torch.cat([compute_dice((warped == c)[None, None], (fixed == c)[None, None])[0] for c in classes])
@@ -67,23 +67,24 @@ def dice_per_class(fixed: torch.Tensor, warped: torch.Tensor, classes: Sequence[
 def surface_distances(
     fixed: torch.Tensor, warped: torch.Tensor, classes: Sequence[int], spacing: Sequence[float], by_slice: bool = False
 ) -> dict[str, dict[str, float]]:
-    """Distances between the surfaces of each class in two label maps, in mm, and their means.
+    """Measure distances between the surfaces of each class in two label maps, in mm, and their means.
 
-    The surface is made of the centres of those voxels of a class that have a face neighbour outside it, or lie at the
-    border of the grid. Of the distances from each surface voxel to the nearest one of the other surface,
-    ``hausdorff`` is the largest, ``hausdorff95`` the larger one of both directions' 95th percentiles, and
+    The surface of a class consists of the centres of its voxels that have a face neighbour outside the class, or are at
+    the border of the grid. The distances go from each surface voxel to the nearest voxel of the other surface:
+    ``hausdorff`` is the largest distance, ``hausdorff95`` the larger of the 95th percentiles of the two directions, and
     ``surface_distance`` the mean over both directions together (average symmetric surface distance).
 
     Args:
         fixed: the fixed label, shape (X, Y, Z).
         warped: the moving label on the fixed grid, of the same shape.
-        classes: what to measure.
-        spacing: of the grid, in mm along each axis of the tensors.
-        by_slice: measure in the slices of the last axis, and take the mean over those that hold the class in both.
+        classes: the classes to measure.
+        spacing: spacing of the grid along each axis of the tensors, in mm.
+        by_slice: measure in each slice of the last axis, and average over the slices that have the class in both
+            labels.
 
     Returns:
-        by measure, the value of each class, and ``mean`` over the classes where it is defined. It is NaN for a class
-        that is nowhere in both, as it vanished or its slices do not meet.
+        for each measure, the value of each class, and the ``mean`` over the classes where it is defined. The value is
+        NaN if the class has vanished, or if no slice has it in both labels.
     """
     a, b = _crop(warped.numpy(), fixed.numpy())
     planes = [(a[..., k], b[..., k]) for k in range(a.shape[-1])] if by_slice else [(a, b)]
@@ -98,7 +99,7 @@ def surface_distances(
 
 
 def pearson(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
-    """Pearson correlation of two images where the mask is true."""
+    """Return the Pearson correlation of two images where the mask is true; NaN where it is not defined."""
     a, b = first[mask].double().numpy(), second[mask].double().numpy()
     if len(a) < 2 or a.std() == 0 or b.std() == 0:
         return NAN
@@ -106,19 +107,19 @@ def pearson(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> fl
 
 
 def rmse(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
-    """Root mean square of the difference of two images where the mask is true; NaN where it is empty."""
+    """Return the root mean square difference of two images where the mask is true; NaN if the mask is empty."""
     return (first[mask].double() - second[mask].double()).square().mean().sqrt().item()
 
 
 def rescale(
     image: torch.Tensor, reference: torch.Tensor, intensity_range: tuple[float, float] | None = None
 ) -> torch.Tensor:
-    """Clip to a range of intensities and scale it to [0, 1]: what the preprocessing does to both images.
+    """Clip an image to a range of intensities and scale it to [0, 1], as the preprocessing does.
 
     Args:
-        image: any shape.
-        reference: the image as read, of which ``image`` was resampled.
-        intensity_range: the intensities that become 0 and 1; None stands for the reference's percentiles 1 and 99.
+        image: an image of any shape.
+        reference: the image as it was read, from which ``image`` was resampled.
+        intensity_range: the intensities that become 0 and 1; None means the percentiles 1 and 99 of the reference.
     """
     low, high = intensity_range or np.percentile(reference.numpy(), PERCENTILES)
     return ((image - low) / max(high - low, 1e-9)).clamp(0, 1)
@@ -127,13 +128,13 @@ def rescale(
 def end_point_error(
     ddf: torch.Tensor, truth: torch.Tensor, affine: torch.Tensor, mask: torch.Tensor
 ) -> dict[str, float]:
-    """Mean length of the difference of two displacements where the mask is true; NaN where it is empty.
+    """Return the mean length of the difference of two displacements where the mask is true; NaN if it is empty.
 
     Args:
-        ddf: shape (3, X, Y, Z), in voxels.
-        truth: what it should be, likewise.
-        affine: voxel to world in mm, 4x4.
-        mask: boolean, shape (X, Y, Z).
+        ddf: the displacement in voxels, shape (3, X, Y, Z).
+        truth: the true displacement in voxels, of the same shape.
+        affine: voxel to world in mm, shape (4, 4).
+        mask: where to measure, boolean, shape (X, Y, Z).
 
     Returns:
         ``mean_voxel`` and ``mean_mm``.
@@ -144,7 +145,7 @@ def end_point_error(
 
 
 def flatten(metrics: Mapping[str, Any], label_names: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Nested dictionaries as one, with keys as ``dice.after.LV``; a class without a name keeps its number."""
+    """Flatten nested dictionaries to keys such as ``dice.after.LV``; a class without a name keeps its number."""
     flat: dict[str, Any] = {}
     for key, value in metrics.items():
         name = (label_names or {}).get(key, key)
@@ -156,19 +157,20 @@ def flatten(metrics: Mapping[str, Any], label_names: Mapping[str, str] | None = 
 
 
 class MeasurePair:
-    """Measures a registered pair: dictionaries of dictionaries, ready for ``metrics.json``.
+    """Measures a registered pair; the result is nested dictionaries for ``metrics.json``.
 
-    The foreground, where image similarity and half of folding and end-point error are measured, is where the fixed
-    image is above its minimum: the brain of a skull-stripped image, nearly everything of others.
+    The foreground is where the fixed image is above its minimum: the brain in a skull-stripped image, nearly everything
+    in other images. Image similarity is measured in the foreground, folding and the end-point error both there and on
+    the whole grid.
 
     Args:
-        spatial_dims: of the network: the field of a 2D one and its surfaces are measured slice by slice.
-        surfaces: measure the distances between label surfaces too, which takes longer than the rest.
-        slices: of a stack, measure only these, from 0, the first, to 1, the last; None measures all.
-        inverse: measure the inverse displacement too.
+        spatial_dims: 2 or 3, as the network; for 2, the field and the surfaces are measured slice by slice.
+        surfaces: also measure the distances between label surfaces, which takes longer than everything else.
+        slices: measure only these slices of a stack, from 0, the first, to 1, the last; None measures all.
+        inverse: also measure the inverse displacement.
 
     Raises:
-        InputError: when slices are not of that form.
+        InputError: when slices do not have this form.
     """
 
     def __init__(
@@ -204,7 +206,7 @@ class MeasurePair:
         return metrics
 
     def _chosen_slices(self, depth: int) -> torch.Tensor:
-        """Boolean, (depth,): which positions of the last axis are measured."""
+        """Return which positions of the last axis are measured, boolean, shape (depth,)."""
         if self.slices is None:
             return torch.ones(depth, dtype=torch.bool)
         chosen = torch.zeros(depth, dtype=torch.bool)
@@ -271,7 +273,7 @@ def _inverse_measures(pair: RegisteredPair) -> dict[str, Any]:
 
 
 def _crop(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both arrays within the box of what is not 0 in either."""
+    """Crop both arrays to the bounding box of everything that is not 0 in either."""
     somewhere = (first != 0) | (second != 0)
     axes = range(somewhere.ndim)
     found = [np.flatnonzero(somewhere.any(tuple(other for other in axes if other != axis))) for axis in axes]
@@ -280,7 +282,7 @@ def _crop(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _surface_measures(masks: Sequence[tuple[np.ndarray, np.ndarray]], spacing: np.ndarray) -> np.ndarray:
-    """The three measures, as means over those pairs of masks that both hold something; else NaN."""
+    """Return the three measures, averaged over the pairs of masks that are both not empty; NaN if there are none."""
     found = []
     for first, second in masks:
         if first.any() and second.any():

@@ -23,14 +23,14 @@ GRID_LINES = 24
 def draw_overview(pair: RegisteredPair, path: Path) -> None:
     """Draw fixed, moving, warped, differences, grid and |J| of three slices (2D stack) or three planes (3D).
 
-    Label contours are drawn where labels were given: fixed green, warped moving red. On the map of |J|, 1 is white,
+    If there are labels, their contours are drawn: fixed in green, warped moving in red. In the map of |J|, 1 is white,
     compression blue, expansion red, and folds (|J| <= 0) are magenta.
 
     Args:
-        pair: what was registered.
-        path: the PNG to write.
+        pair: the registered pair.
+        path: the PNG file to write.
     """
-    from matplotlib.figure import Figure  # slow to import, and only wanted here
+    from matplotlib.figure import Figure  # slow to import, and only needed here
 
     planes = list(_planes(pair))
     heights = [plane["fixed"].shape[1] * plane["aspect"] / plane["fixed"].shape[0] for plane in planes]
@@ -44,7 +44,7 @@ def draw_overview(pair: RegisteredPair, path: Path) -> None:
 
 
 def _planes(pair: RegisteredPair) -> Iterator[dict[str, Any]]:
-    """Slices of everything that is drawn; in-plane axes first to last, in the fixed image's own orientation."""
+    """Cut slices of everything that is drawn, in the orientation of the fixed image."""
     volumes = {
         "fixed": _scaled(pair.fixed, pair.intensity_range),
         "moving": _scaled(pair.resampled, pair.intensity_range),
@@ -65,7 +65,7 @@ def _planes(pair: RegisteredPair) -> Iterator[dict[str, Any]]:
 
 
 def _cuts(shape: tuple[int, ...], spacing: np.ndarray) -> list[tuple[int, int, str]]:
-    """(axis, index, name): the middle of each axis, or three slices of a stack with thick slices."""
+    """Return (axis, index, name) for the middle of each axis, or for three slices of a stack with thick slices."""
     if shape[2] == 1 or spacing[2] > 2 * max(spacing[:2]):
         indices = sorted({round(fraction * (shape[2] - 1)) for fraction in (0.25, 0.5, 0.75)})
         return [(2, index, f"slice {index}") for index in indices]
@@ -98,7 +98,7 @@ def _show(axis: Any, image: np.ndarray, aspect: float, **style: Any) -> Any:
 
 
 def draw_grid(axis: Any, ddf: np.ndarray, aspect: float = 1.0) -> None:
-    """Where the points of a regular grid are taken from in the moving image; ddf (2, X, Y) in voxels."""
+    """Draw where the points of a regular grid are sampled in the moving image; ddf in voxels, shape (2, X, Y)."""
     i, j = np.meshgrid(*[np.arange(n) for n in ddf.shape[1:]], indexing="ij")
     x, y = i + ddf[0], j + ddf[1]
     step = max(1, max(x.shape) // GRID_LINES)
