@@ -1,4 +1,4 @@
-"""What happens to an image between its file and the network: reading, alignment, preprocessing, brains, synthesis."""
+"""Images from their files to the network: reading, alignment, preprocessing, brains, synthesis."""
 
 from .alignment import AlignWorldsd, find_affine
 from .brains import CheckBrainsd, CorrectBiasd

@@ -1,4 +1,4 @@
-"""From the files of a pair to what the network takes: one description for training, evaluation and inference."""
+"""The preprocessing of a pair, from files to the input of the network, for training, evaluation and inference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .loading import LoadPaird
 
 __all__ = ["PERCENTILES", "ScaleIntensitiesd", "preprocess_pair"]
 
-PERCENTILES = (1, 99)  # of an image, which become 0 and 1 where no range of intensities is given
+PERCENTILES = (1, 99)  # become 0 and 1 if there is no range of intensities
 
 
 def preprocess_pair(
@@ -37,17 +37,17 @@ def preprocess_pair(
     native: Sequence[Transform] = (),
     labels_on_grid: bool = False,
 ) -> Compose:
-    """The transforms from file names to ``image``: moving and fixed on one grid, clipped and scaled to [0, 1].
+    """Return the transforms from file names to ``image``: moving and fixed on one grid, clipped and scaled to [0, 1].
 
     Args:
-        spatial_dims: of the network; a stack of a 2D network stays as it lies, a volume is turned to RAS.
-        spacing: of the network's grid, in mm; -1 keeps the fixed image's.
-        spatial_size: of the network's grid, in voxels; -1 keeps the fixed image's.
+        spatial_dims: 2 or 3, as the network. A stack for a 2D network keeps its orientation, a volume is turned to RAS.
+        spacing: voxel size of the network's grid, in mm; -1 keeps that of the fixed image.
+        spatial_size: size of the network's grid, in voxels; -1 keeps that of the fixed image.
         alignment: see :class:`AlignWorldsd`.
         intensity_range: see :class:`ScaleIntensitiesd`.
-        native: transforms of the images as read, before anything else: checks, bias correction, synthesis.
-        labels_on_grid: bring the labels to the network's grid too, for training. Otherwise they stay as read, beside
-            ``native_fixed`` and ``native_moving``, for results on the fixed image's own grid.
+        native: transforms of the images as they were read, before everything else: checks, bias correction, synthesis.
+        labels_on_grid: resample the labels to the network's grid, too, for training. Otherwise labels, ``native_fixed``
+            and ``native_moving`` keep the images and labels as they were read, for results on the fixed image's grid.
     """
     aligned = ["moving", "label_moving"] if labels_on_grid else ["moving"]
     transforms: list[Transform] = [
@@ -55,7 +55,7 @@ def preprocess_pair(
         *native,
         *([] if labels_on_grid else [CopyItemsd(IMAGES, names=[f"native_{key}" for key in IMAGES])]),
         AlignWorldsd(alignment, keys=aligned),
-        # a stack stays as it lies: its slices must remain last
+        # a stack keeps its orientation: its slices must remain last
         *([Orientationd("fixed", axcodes="RAS", labels=None)] if spatial_dims == 3 else []),
         Spacingd("fixed", pixdim=spacing),
         ResizeWithPadOrCropd("fixed", spatial_size=spatial_size, mode="edge"),
@@ -72,11 +72,11 @@ def preprocess_pair(
 class ScaleIntensitiesd(Transform):
     """Clip ``fixed`` and ``moving`` to a range of intensities and scale it to [0, 1].
 
-    The range is kept as ``intensity_range``, so that the measures of a result use the same one.
+    The range is added as ``intensity_range``, so that the measures of a result use the same one.
 
     Args:
-        intensity_range: the intensities that become 0 and 1, such as a window of Hounsfield units; None stands for each
-            image's own percentiles 1 and 99.
+        intensity_range: the intensities that become 0 and 1, such as a window of Hounsfield units; None means the
+            percentiles 1 and 99 of each image.
 
     Raises:
         InputError: when the range is not two increasing numbers.
@@ -100,7 +100,7 @@ def check_range(intensity_range: Sequence[float] | None) -> tuple[float, float] 
     """Return a range of intensities as two numbers, or None.
 
     Raises:
-        InputError: when it is neither.
+        InputError: when it is neither of them.
     """
     if intensity_range is None:
         return None
