@@ -10,6 +10,7 @@ once.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -24,11 +25,12 @@ from monai.data import MetaTensor
 from .deformation.grid import apply_affine, lattice, sample
 from .images.alignment import find_affine
 from .images.brains import check_brain, correct_bias
-from .images.loading import check_same_grid, read_nifti
+from .images.loading import check_same_grid, open_nifti, read_nifti
 from .images.synthesis import paint_t1, without_extracerebral
 from .support.command_line import report_in_one_line
 from .support.errors import InputError
-from .support.files import prepare_folder, replace_files
+from .support.files import prepare_folder, remove_debris, replace_files, sha256, user_path
+from .support.fingerprint import fingerprint
 
 __all__ = ["Target", "main", "prepare_subject", "prepare_subjects"]
 
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 IMAGE, LABEL = FILES = ("t1.nii.gz", "seg.nii.gz")
 MNI152_CENTER = (0.0, -18.0, 8.0)  # mm; with 96 x 112 x 96 voxels of 2 mm the grid of the shipped samples
+MARK = "gradirn.prepare "  # begins the description in the headers of the results
 MIN_OVERLAP = 0.85  # Dice of brain and template; .91 to .96 if the alignment is right and both include CSF
 
 
@@ -85,9 +88,22 @@ class Target:
 
 
 def prepare_subjects(
-    dataset_dir: Path, output_dir: Path, target: Target, affine: bool = True, bias_correction: bool = False
+    dataset_dir: Path,
+    output_dir: Path,
+    target: Target,
+    affine: bool = True,
+    bias_correction: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Prepare every subject of a folder. Finished subjects are skipped, failures are reported.
+
+    Args:
+        dataset_dir: holds one folder per subject.
+        output_dir: where the results go.
+        target: the space and the grid to bring the brains to.
+        affine: align to the template; otherwise trust the files.
+        bias_correction: see :func:`correct_bias`.
+        overwrite: replace files that were prepared from other files or with other options, or not prepared at all.
 
     Raises:
         InputError: when there are no subjects; after the last subject, when any has failed.
@@ -98,13 +114,13 @@ def prepare_subjects(
     prepare_folder(output_dir)
     failed, skipped = [], 0
     for number, name in enumerate(names, 1):
-        present = [file for file in FILES if (dataset_dir / name / file).is_file()]
-        if all((output_dir / name / file).is_file() for file in present):
-            skipped += 1
-            continue
         try:
+            mark = _mark(dataset_dir / name, target, affine, bias_correction)
+            if not overwrite and _is_prepared(output_dir / name, mark):
+                skipped += 1
+                continue
             results = prepare_subject(dataset_dir / name, target, affine, bias_correction)
-            _write(results, output_dir / name, target.code)
+            _write(results, output_dir / name, target.code, mark)
         except (InputError, OSError, RuntimeError) as error:
             logger.error(f"{name} failed: {str(error).splitlines()[0]}")
             failed.append(name)
@@ -167,8 +183,32 @@ def _describe_overlap(results: dict[str, MetaTensor], target: Target) -> str:
     return f"overlap with the template {dice:.3f}" + (", check this one" if dice < MIN_OVERLAP else "")
 
 
-def _write(results: dict[str, MetaTensor], folder: Path, code: str) -> None:
-    with replace_files(folder, list(results)) as temporary:
+def _mark(folder: Path, target: Target, affine: bool, bias_correction: bool) -> str:
+    """What the headers of the results say: it differs where the files of a subject or the options differ."""
+    files = {file: sha256(folder / file) for file in FILES if (folder / file).is_file()}
+    template = hashlib.sha256(target.template.as_tensor().numpy().tobytes()).hexdigest()
+    grid = target.affine.tolist(), target.shape, target.code
+    return MARK + fingerprint(files, template, grid, affine, bias_correction)
+
+
+def _is_prepared(folder: Path, mark: str) -> bool:
+    """Whether a folder holds the results of the same files and options.
+
+    Raises:
+        InputError: when it holds others.
+    """
+    remove_debris(folder)
+    marks = []
+    for path in (folder / file for file in FILES if (folder / file).exists()):
+        marks.append(bytes(open_nifti(path, path.name).header["descrip"].item()).decode(errors="replace"))
+        if marks[-1] != mark:
+            found = "prepared from other files or with other options" if marks[-1].startswith(MARK) else "not prepared"
+            raise InputError(f"{path} was {found}: expected another --output_dir, or --overwrite.")
+    return bool(marks)
+
+
+def _write(results: dict[str, MetaTensor], folder: Path, code: str, mark: str) -> None:
+    with replace_files(folder, FILES) as temporary:
         for file, image in results.items():
             array, affine = image.as_tensor()[0].numpy(), image.affine.numpy()
             if file == LABEL:
@@ -176,6 +216,7 @@ def _write(results: dict[str, MetaTensor], folder: Path, code: str) -> None:
             nifti = nib.Nifti1Image(array, affine)
             nifti.set_sform(affine, code)
             nifti.set_qform(affine, code)
+            nifti.header["descrip"] = mark.encode()
             nib.save(nifti, temporary / file)
 
 
@@ -214,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--spacing", type=float, default=2.0, help="size of the voxels, in mm")
     parser.add_argument("--spatial_size", type=int, nargs=3, default=(96, 112, 96), help="size of the grid, in voxels")
     parser.add_argument("--bias_correction", action="store_true", help="N4, for images with a strong bias field")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is in the output folder")
     parser.add_argument(
         "--affine",
         action=argparse.BooleanOptionalAction,
@@ -223,8 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
+    dataset_dir, output_dir = (user_path(getattr(options, name), name) for name in ("dataset_dir", "output_dir"))
     target = Target.of(options.template, options.spacing, options.spatial_size)
-    prepare_subjects(options.dataset_dir, options.output_dir, target, options.affine, options.bias_correction)
+    prepare_subjects(dataset_dir, output_dir, target, options.affine, options.bias_correction, options.overwrite)
 
 
 if __name__ == "__main__":

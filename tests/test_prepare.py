@@ -1,5 +1,6 @@
 """Preparing a folder of brains: geometry, what is kept and removed, failures, and the real command."""
 
+import shutil
 import subprocess
 import sys
 
@@ -105,6 +106,28 @@ def test_one_failure_does_not_stop_the_others_and_what_is_done_is_skipped(subjec
     run()
     assert "prepared 0, skipped 2 finished, failed 1" in caplog.text
     assert [(out / file).stat().st_mtime_ns for file in files] == stamps
+
+
+def test_results_of_other_options_or_files_are_no_longer_skipped(subject, tmp_path, caplog):
+    caplog.set_level("INFO", "scripts")
+    data, out = tmp_path / "data", tmp_path / "out"
+    prepare_subjects(data, out, small_target(), affine=False)
+    prepare_subjects(data, out, small_target(), affine=False)
+    assert "prepared 0, skipped 1 finished, failed 0" in caplog.text
+
+    def fails(message, **options):
+        caplog.clear()
+        with pytest.raises(InputError, match=r"^1 of 1 subjects failed: a\.$"):
+            prepare_subjects(data, out, small_target(), **{"affine": False, **options})
+        assert message in caplog.text
+
+    fails("t1.nii.gz was prepared from other files or with other options", bias_correction=True)
+    prepare_subjects(data, out, small_target(), affine=False, bias_correction=True, overwrite=True)
+    fails("t1.nii.gz was prepared from other files or with other options")
+    shutil.copy(data / "a" / "t1.nii.gz", out / "a" / "t1.nii.gz")
+    before = (out / "a" / "t1.nii.gz").read_bytes()
+    fails("t1.nii.gz was not prepared: expected another --output_dir, or --overwrite")
+    assert (out / "a" / "t1.nii.gz").read_bytes() == before
 
 
 def test_bad_folders_templates_and_grids(tmp_path, save, monkeypatch):

@@ -82,10 +82,12 @@ class PairEvaluator(SupervisedEvaluator):
             raise InputError("there is nothing to register: expected --fixed and --moving, or --datalist.")
         self._forget()
         start = time.perf_counter()
-        for output in (self.writer, self.summary):
-            if output is not None:
-                output.prepare()
+        if self.writer is not None:
+            self.writer.prepare(self.dataset.data)
+        if self.summary is not None:
+            self.summary.prepare()
         super().run(global_epoch)
+        self._look_again()
         self._gather()
         if rank_and_count()[0] == 0 and self.summary is not None and self.rows:
             failures = {name: _message(error) for name, error in self.failures.items()}
@@ -114,6 +116,17 @@ class PairEvaluator(SupervisedEvaluator):
             self.failures |= failures
             self.skipped += skipped
 
+    def _look_again(self) -> None:
+        """Results that somebody removed in the meantime are none."""
+        if self.writer is None:
+            return
+        for index in list(self.rows):
+            pair = self.dataset.data[index]
+            if self.writer.missing(pair):
+                text = f"output_dir: {self.writer.folder(pair)} was removed while the registration was running."
+                self.failures[pair["name"]] = InputError(text)
+                del self.rows[index]
+
     def _report(self) -> None:
         if len(self.dataset) == 1 and self.failures:
             raise next(iter(self.failures.values()))
@@ -140,7 +153,7 @@ class PairEvaluator(SupervisedEvaluator):
 
     def _register(self, index: int) -> dict[str, Any]:
         pair = self.dataset.data[index]
-        if self.writer is not None and self.writer.is_done(pair):
+        if self.writer is not None and self.writer.is_done(pair, self.registration.settings):
             self.skipped.append(pair["name"])
             return {}
         start = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..results.measures import MeasurePair
 from ..results.registered import RegisteredPair
 from ..support.errors import InputError, unknown_option
 from ..support.files import user_path
+from ..support.fingerprint import fingerprint
 
 __all__ = ["Registration"]
 
@@ -107,6 +109,11 @@ class Registration:
         parser.update(overrides)
         return parser.get_parsed_content("registration")
 
+    @cached_property
+    def settings(self) -> str:
+        """A text that differs where the options differ that change a result."""
+        return fingerprint(self.network, self.preprocessing, self.inferer)
+
     def __call__(
         self, fixed: Source, moving: Source, label_moving: Source | None = None, label_fixed: Source | None = None
     ) -> RegisteredPair:
@@ -145,6 +152,7 @@ class Registration:
         result = self.result(inputs, data, ddf)
         times.append(time.perf_counter())
         result.seconds = {"network": times[1] - times[0], "native_grid": times[2] - times[1]}
+        result.settings = self.settings
         return result
 
     def predict(self, image: torch.Tensor) -> torch.Tensor:

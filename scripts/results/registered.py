@@ -43,6 +43,7 @@ class RegisteredPair:
         label_fixed, label_moving: the label maps as read, or None.
         intensity_range: the intensities that were 0 and 1 to the network; None stands for each image's percentiles.
         ddf: as above: warped(x) = moving(x + ddf(x)).
+        settings: a text that differs where the options of the registration differ, or None.
         seconds: what each stage took: ``read``, ``network``, ``native_grid`` and, once it is saved, ``write``.
     """
 
@@ -67,6 +68,7 @@ class RegisteredPair:
         self.true_ddf = true_ddf
         self.spatial_dims = spatial_dims
         self.weights = weights
+        self.settings: str | None = None
         self.seconds: dict[str, float] = {}
         self._measure = measure
 

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from ..support.bundle import versions
-from ..support.files import finite, prepare_folder, replace_files, sha256, user_path
+from ..support.errors import InputError
+from ..support.files import (
+    finite,
+    prepare_folder,
+    read_record,
+    remove_debris,
+    replace_files,
+    sha256,
+    user_path,
+)
 from .measures import flatten
 from .tables import REGULARITY, Row, class_names, column_values, summary_table
 
@@ -34,6 +44,7 @@ class EvaluationSummary:
         label_names: name of each class; others keep their number.
         weights: the file whose checksum goes into ``summary.json``; None when no network was used.
         about: what was evaluated, for ``summary.json``.
+        overwrite: replace files of these names that are not those of an evaluation; those of one always are.
     """
 
     def __init__(
@@ -42,14 +53,26 @@ class EvaluationSummary:
         label_names: Mapping[int, str] | None = None,
         weights: str | Path | None = None,
         about: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
     ) -> None:
         self.output_dir = user_path(output_dir, "output_dir")
         self.label_names = {str(number): name for number, name in (label_names or {}).items()}
         self.weights = None if weights is None else user_path(weights, "weights")
         self.about = dict(about or {})
+        self.overwrite = overwrite
 
     def prepare(self) -> None:
-        """See :func:`scripts.support.files.prepare_folder`."""
+        """Make the output folder, before anything is evaluated.
+
+        Raises:
+            InputError: when it cannot be written to, or holds files of these names that are not those of an evaluation.
+        """
+        there = [file for file in OUTPUTS if os.path.lexists(self.output_dir / file)]
+        if there and not (self.overwrite or read_record(self.output_dir / "summary.json")):
+            raise InputError(
+                f"output_dir: {self.output_dir} holds {there[0]}, which is not that of an evaluation: "
+                "expected another folder, or --overwrite true."
+            )
         prepare_folder(self.output_dir)
 
     def write(self, results: Sequence[Mapping[str, Any]], failures: Mapping[str, str], seconds: float) -> None:
@@ -74,6 +97,7 @@ class EvaluationSummary:
             "seconds": {"all_pairs": seconds, "mean_of_a_pair": stages},
             "measures": measures,
         }
+        remove_debris(self.output_dir)
         with replace_files(self.output_dir, OUTPUTS) as temporary:
             write_csv(rows, list(columns), temporary / "metrics.csv")
             (temporary / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n")

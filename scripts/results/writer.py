@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,15 @@ from ..deformation.formats import ddf_to_itk, image_like
 from ..images.loading import as_nifti
 from ..support.bundle import versions
 from ..support.errors import InputError
-from ..support.files import finite, prepare_folder, replace_files, sha256, user_path
+from ..support.files import (
+    finite,
+    prepare_folder,
+    read_record,
+    remove_debris,
+    replace_files,
+    sha256,
+    user_path,
+)
 from ..support.keys import FILES
 from .overview import draw_overview
 
@@ -41,45 +50,76 @@ class RegistrationWriter:
     Args:
         output_dir: the folder; a pair's own is ``output_dir / name``.
         weights: the file whose checksum goes into ``metrics.json``; None when no network is used.
-        overwrite: replace results that are there.
+        overwrite: replace what is there.
+        again: replace results, but nothing else.
     """
 
-    def __init__(self, output_dir: str | Path, weights: str | Path | None, overwrite: bool = False) -> None:
+    def __init__(
+        self, output_dir: str | Path, weights: str | Path | None, overwrite: bool = False, again: bool = False
+    ) -> None:
         self.output_dir = user_path(output_dir, "output_dir")
         self.weights = None if weights is None else user_path(weights, "weights")
         self.overwrite = overwrite
+        self.again = again
 
     def folder(self, pair: Mapping[str, Any]) -> Path:
         return self.output_dir / pair["name"]
 
-    def prepare(self) -> None:
-        """See :func:`prepare_folder`."""
-        prepare_folder(self.output_dir)
+    def prepare(self, pairs: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Make the output folder, before anything is registered.
 
-    def is_done(self, pair: Mapping[str, Any]) -> bool:
-        """Whether the pair's folder holds the result of the same files and weights, and may be skipped.
+        Args:
+            pairs: all that are to be registered.
 
         Raises:
-            InputError: when it holds the result of others and may not be overwritten.
+            InputError: when it cannot be written to, or an input has the name and place of a result.
         """
-        path = self.folder(pair) / "metrics.json"
-        readable = all(file.is_file() for file in _files(pair).values())
-        if self.overwrite or not readable or not path.is_file():
+        inputs = {place: text for pair in pairs for place, text in _inputs(pair, self.weights).items()}
+        for folder in {self.folder(pair) for pair in pairs}:
+            _keep_inputs(folder, inputs)
+        prepare_folder(self.output_dir)
+
+    def is_done(self, pair: Mapping[str, Any], settings: str | None = None) -> bool:
+        """Whether the pair's folder holds the result of the same files, weights and options, and may be skipped.
+
+        What a killed run left in the folder is removed.
+
+        Args:
+            pair: the names of the input files.
+            settings: a text that differs where the options differ that change a result.
+
+        Raises:
+            InputError: when it holds the result of others, or files that are no results, and may not be overwritten.
+        """
+        folder = self.folder(pair)
+        if not all(file.is_file() for file in _files(pair).values()):
+            return False  # what is wrong is said where they are read
+        killed = remove_debris(folder)
+        record = read_record(folder / OUTPUTS[-1])
+        there = [file for file in OUTPUTS if os.path.lexists(folder / file)]
+        if killed and not record:  # while files were moved to their places
+            for file in there:
+                (folder / file).unlink()
+            there = []
+        if not there or self.overwrite or (self.again and record):
             return False
-        try:
-            done = json.loads(path.read_text())["sha256"]
-        except (OSError, ValueError, KeyError):
-            done = None
-        if done == _checksums(pair, self.weights):
+        if not record:
+            found = f"{there[0]}, which is no result of a registration"
+        elif record.get("sha256") != _checksums(pair, self.weights):
+            found = "the result of other files or weights"
+        elif record.get("settings") != settings:
+            found = "the result of other options"
+        else:
             return True
-        raise InputError(
-            f"output_dir: {path.parent} holds the result of other files or weights: "
-            "expected an empty folder, or --overwrite true."
-        )
+        raise InputError(f"output_dir: {folder} holds {found}: expected an empty folder, or --overwrite true.")
 
     def write(self, result: RegisteredPair) -> None:
         """Write the files of a pair, which has a ``name``, to its folder; what is there is replaced."""
         write_results(result, self.folder(result.inputs), overwrite=True)
+
+    def missing(self, pair: Mapping[str, Any]) -> bool:
+        """Whether a result that was written is not there any more."""
+        return not (self.folder(pair) / OUTPUTS[-1]).is_file()
 
 
 def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False) -> None:
@@ -91,15 +131,18 @@ def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False)
         overwrite: replace files of these names that are there.
 
     Raises:
-        InputError: when there are such files, or the folder cannot be written to.
+        InputError: when there are such files, one of them is an input, or the folder cannot be written to.
     """
+    _keep_inputs(folder, _inputs(result.inputs, result.weights))
     prepare_folder(folder)
     if not overwrite and any((folder / name).exists() for name in OUTPUTS):
         raise InputError(f"{folder} holds the result of a registration: expected an empty folder, or overwrite.")
     metrics = result.metrics
     start = time.perf_counter()
+    checksums = _checksums(result.inputs, result.weights)
+    images = _images(as_nifti(result.inputs["fixed"], "fixed"), result)
     with replace_files(folder, OUTPUTS) as temporary:
-        for file, image in _images(as_nifti(result.inputs["fixed"], "fixed"), result).items():
+        for file, image in images.items():
             nib.save(image, temporary / file)
         draw_overview(result, temporary / "overview.png")
         result.seconds["write"] = time.perf_counter() - start
@@ -107,7 +150,8 @@ def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False)
             **metrics,
             "seconds": result.seconds,
             "files": {key: str(path.resolve()) for key, path in _files(result.inputs).items()},
-            "sha256": _checksums(result.inputs, result.weights),
+            "sha256": checksums,
+            "settings": result.settings,
             "versions": versions(),
         }
         (temporary / "metrics.json").write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
@@ -116,6 +160,24 @@ def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False)
 def _files(inputs: Mapping[str, Any]) -> dict[str, Path]:
     """The inputs that were given as files, not as images in memory."""
     return {key: Path(inputs[key]) for key in FILES if isinstance(inputs.get(key), str | Path)}
+
+
+def _inputs(pair: Mapping[str, Any], weights: Path | None) -> dict[Path, str]:
+    """What a pair is made from, in words, by where it lies and where the links to it lie that were named."""
+    files = {**_files(pair), **({} if weights is None else {"weights": weights})}
+    return {place: f"{key}: {path}" for key, path in files.items() for place in (_entry(path), path.resolve())}
+
+
+def _entry(path: Path) -> Path:
+    """The place of a file or of a link to it, in folders without links."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def _keep_inputs(folder: Path, inputs: Mapping[Path, str]) -> None:
+    for name in OUTPUTS:
+        text = inputs.get(_entry(folder / name))
+        if text:
+            raise InputError(f"{text} would be overwritten by a result: expected another output folder.")
 
 
 def _checksums(inputs: Mapping[str, Any], weights: Path | None) -> dict[str, str]:

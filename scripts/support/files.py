@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +15,18 @@ from typing import Any
 
 from .errors import InputError
 
-__all__ = ["finite", "prepare_folder", "replace_file", "replace_files", "sha256", "user_path"]
+__all__ = [
+    "finite",
+    "prepare_folder",
+    "read_record",
+    "remove_debris",
+    "replace_file",
+    "replace_files",
+    "sha256",
+    "user_path",
+]
+
+PARTIAL = ".partial_"  # what every temporary file and folder of this bundle begins with
 
 
 def user_path(value: str | Path, role: str) -> Path:
@@ -49,7 +62,7 @@ def prepare_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryFile(dir=folder, prefix=PARTIAL).close()
     except OSError as error:
         raise InputError(f"output_dir: {folder} cannot be written to ({error.strerror}).") from error
 
@@ -59,22 +72,71 @@ def replace_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """Write files together or not at all: gives a temporary folder, from which they move once all are written.
 
     Files of these names that are in ``folder`` and were not written anew are removed. Of several, the last one is
-    removed first and moved last, so that where it is, all are there. After an error nothing has changed.
+    removed first and moved last, so that where it is, all are there. After an error nothing has changed; a process that
+    was killed may leave the temporary folder, see :func:`remove_debris`.
 
     Args:
         folder: where the files go; it is made where it is not there.
         names: of all files that may be written.
+
+    Raises:
+        InputError: when the files cannot be written, as on a full disk.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial_", dir=folder) as temporary:
-        yield Path(temporary)
-        if len(names) > 1:
-            (folder / names[-1]).unlink(missing_ok=True)
-        for name in names:
-            if (Path(temporary) / name).exists():
-                os.replace(Path(temporary) / name, folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder, ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary)
+            _move(Path(temporary), folder, names)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror or error}).") from error
+
+
+def _move(source: Path, folder: Path, names: Sequence[str]) -> None:
+    """The end of :func:`replace_files`: what is on the disk is whole, whenever the machine stops."""
+    written = [name for name in names if (source / name).exists()]
+    for path in (*(source / name for name in written), source):
+        _flush(path)
+    if len(names) > 1:
+        (folder / names[-1]).unlink(missing_ok=True)
+    for name in names:
+        if name in written:
+            os.replace(source / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or the entries of a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_debris(folder: Path) -> bool:
+    """Remove what a killed process left in a folder that this one is about to write to.
+
+    Returns:
+        whether there was any.
+    """
+    debris = list(folder.glob(f"{PARTIAL}*")) if folder.is_dir() else []
+    for path in debris:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return bool(debris)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A JSON file that this bundle wrote about its results; empty where there is none, or it is another's."""
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) and "gradirn" in (record.get("versions") or {}) else {}
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:

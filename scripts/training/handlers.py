@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from monai.engines import IterationEvents, SupervisedTrainer
 from monai.utils import CommonKeys
 
 from ..support.errors import InputError
-from ..support.files import user_path
+from ..support.files import prepare_folder, remove_debris, replace_file, user_path
+from ..support.processes import rank_and_count
 
 __all__ = ["ClipGradients", "SetEpoch", "TrainingState", "prepare_batch"]
 
@@ -83,6 +85,12 @@ class _Saver(DiskSaver):
     def remove(self, filename: str) -> None:
         pass
 
+    def _save_func(self, checkpoint: Mapping[str, Any], path: Path, func: Callable[..., None]) -> None:
+        try:
+            replace_file(path, partial(func, checkpoint))
+        except RuntimeError as error:  # of torch, as on a full disk
+            raise InputError(f"{path} cannot be written ({str(error).splitlines()[0]}).") from error
+
 
 class TrainingState:
     """Writes ``checkpoint.pt``, from which a training continues, and ``model.pt``, the best weights so far.
@@ -121,6 +129,9 @@ class TrainingState:
         self.map_location = map_location
 
     def attach(self, engine: SupervisedTrainer) -> None:
+        if rank_and_count()[0] == 0:
+            prepare_folder(self.path.parent)
+            remove_debris(self.path.parent)
         best = self._checkpoint({"network": self.state["network"]}, BEST, self.score)
         self.state |= {"trainer": engine, "best": best}
         if engine.scaler is not None:
@@ -158,6 +169,10 @@ class TrainingState:
             InputError: when there is a checkpoint without ``resume``, or it does not fit this training.
         """
         if not self.path.is_file():
+            if self.path.with_name(BEST).exists() and not self.resume:
+                raise InputError(
+                    f"output_dir: {self.path.parent} holds {BEST} of something else: expected another folder."
+                )
             return
         if not self.resume:
             raise InputError(

@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ..networks import DeepSupervision, GraDIRN
 from ..networks.kernels.sampling import warp
 from ..results.overview import draw_grid
+from ..support.files import user_path
 from ..support.processes import rank_and_count
 from .losses import RegistrationLoss
 
@@ -50,7 +51,7 @@ class Monitor:
         dataset: Dataset,
         interval: int,
     ) -> None:
-        self.log_dir = Path(output_dir).expanduser() / "tensorboard"
+        self.log_dir = user_path(output_dir, "output_dir") / "tensorboard"
         self.validator = validator
         self.network = network
         self.loss = loss

@@ -52,14 +52,20 @@ class Recorder:
     def __init__(self, done=()):
         self.prepared, self.written, self.done = 0, [], done
 
-    def prepare(self):
+    def prepare(self, pairs=()):
         self.prepared += 1
 
-    def is_done(self, pair):
+    def is_done(self, pair, settings):
         return pair["name"] in self.done
 
     def write(self, *arguments):
         self.written.append(arguments)
+
+    def missing(self, pair):
+        return pair["name"] == "removed"
+
+    def folder(self, pair):
+        return f"here/{pair['name']}"
 
 
 def test_validation_needs_no_writer_and_has_ignite_metrics():
@@ -105,6 +111,15 @@ def test_writer_and_summary_get_what_was_found(caplog):
     assert "not finite" in failures["bad"]
     assert seconds > 0
     assert "registered 2, skipped 1 that were done, failed 1: results in here" in caplog.text
+
+
+def test_results_that_are_removed_in_the_meantime_are_failures(caplog):
+    caplog.set_level(logging.INFO, "scripts")
+    with pytest.raises(InputError, match=r"^1 of 2 pairs failed: removed\.$"):
+        make([pair("a"), pair("removed")], writer=Recorder()).run()
+    assert "registered 1, skipped 0 that were done, failed 1" in caplog.text
+    with pytest.raises(InputError, match="output_dir: here/removed was removed while the registration was running"):
+        make([pair("removed")], writer=Recorder()).run()
 
 
 def test_what_goes_wrong_with_a_single_pair_is_raised_itself():

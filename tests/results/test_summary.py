@@ -111,6 +111,20 @@ def test_the_printed_table():
     assert ["end-point", "error,", "mm", "1.5000", "-"] in lines
 
 
+def test_files_that_are_not_those_of_an_evaluation_are_kept(tmp_path):
+    (tmp_path / "metrics.csv").write_text("mine")
+    with pytest.raises(InputError, match=r"holds metrics.csv, which is not that of an evaluation: .*--overwrite true"):
+        EvaluationSummary(tmp_path).prepare()
+    assert (tmp_path / "metrics.csv").read_text() == "mine"
+    EvaluationSummary(tmp_path, overwrite=True).prepare()
+    EvaluationSummary(tmp_path, overwrite=True).write([result("a")], {}, 1.0)
+    (tmp_path / ".partial_x").mkdir()
+    EvaluationSummary(tmp_path).prepare()
+    EvaluationSummary(tmp_path).write([result("b")], {}, 1.0)
+    assert "b,0.5" in (tmp_path / "metrics.csv").read_text()
+    assert not (tmp_path / ".partial_x").exists()
+
+
 def test_an_output_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"output_dir: .*file/out cannot be written to \(Not a directory\)"):

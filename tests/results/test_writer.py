@@ -26,7 +26,13 @@ def result(pair, with_label=True, **changes):
     field = torch.zeros(3, 8, 7, 6)
     weights = Path(pair["fixed"]).with_name("model.pt")
     values = {
-        **{"inputs": pair, "weights": weights, "seconds": {"read": 1.0}, "metrics": {"ncc": float("nan")}},
+        **{
+            "inputs": pair,
+            "weights": weights,
+            "seconds": {"read": 1.0},
+            "metrics": {"ncc": float("nan")},
+            "settings": None,
+        },
         **dict.fromkeys(("fixed", "resampled", "warped"), image),
         **dict.fromkeys(("ddf", "inverse"), field),
         **dict.fromkeys(("label_fixed", "intensity_range")),
@@ -98,3 +104,61 @@ def test_images_in_memory_have_no_checksum(pair, tmp_path):
     metrics = load_json(tmp_path / "out" / "metrics.json")
     assert metrics["files"] == {}
     assert set(metrics["sha256"]) == {"weights"}
+
+
+def test_other_options_are_another_result(pair, tmp_path):
+    writer(tmp_path).write(result(pair, settings="one"))
+    assert writer(tmp_path).is_done(pair, "one")
+    with pytest.raises(InputError, match=r"out/case holds the result of other options: .*--overwrite true"):
+        writer(tmp_path).is_done(pair, "two")
+    assert not writer(tmp_path, again=True).is_done(pair, "two")
+
+
+@pytest.mark.parametrize("content", [None, "[]", "{}", '{"sha256": {}}', "[" * 100_000, "\0"])
+def test_files_that_are_no_results_are_left_where_they_are(pair, tmp_path, content):
+    folder = tmp_path / "out" / "case"
+    folder.mkdir(parents=True)
+    (folder / "label_warped.nii.gz").write_text("mine")
+    if content is not None:
+        (folder / "metrics.json").write_text(content)
+    for again in (False, True):
+        with pytest.raises(InputError, match=r"out/case holds label_warped.nii.gz, which is no result of a registr"):
+            writer(tmp_path, again=again).is_done(pair)
+    assert (folder / "label_warped.nii.gz").read_text() == "mine"
+    assert not writer(tmp_path, overwrite=True).is_done(pair)
+
+
+def test_an_input_in_the_place_of_a_result_is_never_overwritten(pair, tmp_path, save):
+    kept = {**pair, "fixed": save("out/case/moving_warped.nii.gz", blobs((8, 7, 6)))}
+    (tmp_path / "other").symlink_to(tmp_path / "out")
+    for output_dir in ("out", "other", "out/../out"):
+        with pytest.raises(InputError, match=r"fixed: .*moving_warped.nii.gz would be overwritten by a result"):
+            RegistrationWriter(tmp_path / output_dir, tmp_path / "model.pt", overwrite=True).prepare([pair, kept])
+    (tmp_path / "link.nii.gz").symlink_to(kept["fixed"])
+    with pytest.raises(InputError, match=r"moving: .*link.nii.gz would be overwritten"):
+        writer(tmp_path, overwrite=True).prepare([{**pair, "moving": str(tmp_path / "link.nii.gz")}])
+    writer(tmp_path, overwrite=True).prepare([{**kept, "name": "elsewhere"}])
+
+
+def test_what_a_killed_run_left_is_removed(pair, tmp_path):
+    writer(tmp_path).write(result(pair))
+    folder = tmp_path / "out" / "case"
+    (folder / ".partial_x").mkdir()  # killed while it wrote again: the result is whole
+    (folder / ".partial_x" / "displacement.nii.gz").write_text("half")
+    (folder / ".partial_y").write_text("")
+    assert writer(tmp_path).is_done(pair)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(OUTPUTS)
+    (folder / ".partial_x").mkdir()  # killed while the files moved to their places: the result is in parts
+    (folder / "metrics.json").unlink()
+    assert not writer(tmp_path).is_done(pair)
+    assert not list(folder.iterdir())
+
+
+def test_a_full_disk_is_told_in_one_line(pair, tmp_path, monkeypatch):
+    def full(*arguments, **keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nib, "save", full)
+    with pytest.raises(InputError, match=r"out/case cannot be written to \(No space left on device\)"):
+        writer(tmp_path).write(result(pair))
+    assert not list((tmp_path / "out" / "case").iterdir())

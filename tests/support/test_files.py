@@ -1,56 +1,58 @@
-"""Files that are written together or not at all."""
+"""Files together or not at all, names from users, and records of results."""
 
 import pytest
 
-from scripts.support.files import replace_file, replace_files
+from scripts.support.errors import InputError
+from scripts.support.files import read_record, remove_debris, replace_files, user_path
+
+NAMES = ("a.txt", "b.txt")
 
 
-def contents(folder):
-    return {path.name: path.read_text() for path in folder.iterdir()}
+def test_files_are_replaced_together_or_not_at_all(tmp_path):
+    def write(text, fail=False):
+        with replace_files(tmp_path / "out", NAMES) as temporary:
+            for name in NAMES:
+                (temporary / name).write_text(text)
+            if fail:
+                raise ValueError
+
+    write("old")
+    with pytest.raises(ValueError):  # noqa: PT011 - any error
+        write("new", fail=True)
+    assert [(tmp_path / "out" / name).read_text() for name in NAMES] == ["old", "old"]
+    write("new")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == list(NAMES)
+    assert [(tmp_path / "out" / name).read_text() for name in NAMES] == ["new", "new"]
 
 
-def test_files_are_replaced_together_and_what_is_not_written_again_goes(tmp_path):
-    folder = tmp_path / "new" / "folder"
-    for names in (("a", "b", "seal"), ("b", "seal")):
-        with replace_files(folder, ("a", "b", "seal")) as temporary:
-            for name in names:
-                (temporary / name).write_text(str(names))
-        assert contents(folder) == dict.fromkeys(names, str(names))
+def test_only_our_debris_is_removed(tmp_path):
+    for name in (".partial_file", ".hidden", "tmpabc"):
+        (tmp_path / name).write_text("")
+    (tmp_path / ".partial_link").symlink_to(tmp_path / "folder")
+    (tmp_path / "folder").mkdir()
+    assert remove_debris(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "folder", "tmpabc"]
+    assert not remove_debris(tmp_path)
+    assert not remove_debris(tmp_path / "none")
 
 
-def test_other_files_stay(tmp_path):
-    (tmp_path / "own").write_text("mine")
-    with replace_files(tmp_path, ("a", "b")) as temporary:
-        (temporary / "a").write_text("new")
-    assert contents(tmp_path) == {"own": "mine", "a": "new"}
+def test_names_that_no_file_can_have(tmp_path):
+    assert user_path(f"{tmp_path}/a#1,[2]'$@%", "fixed") == tmp_path / "a#1,[2]'$@%"
+    assert user_path("~", "fixed").is_dir()
+    for value, message in (
+        ("", "fixed is '': expected the name of a file or a folder"),
+        (None, "fixed is None: expected the name"),
+        (["a"], r"fixed is \['a'\]: expected the name"),
+        ("a\0b", r"fixed: 'a\\x00b' cannot be the name of a file or a folder \(embedded null byte\)"),
+        ("a" * 300, r"cannot be the name of a file or a folder \(File name too long\)"),
+        ("~nobody_of_this_name/a", "fixed: ~nobody_of_this_name/a begins with the home of a user who is not there"),
+    ):
+        with pytest.raises(InputError, match=message):
+            user_path(value, "fixed")
 
 
-def test_after_an_error_nothing_has_changed(tmp_path):
-    (tmp_path / "a").write_text("old")
-
-    def write(path):
-        path.write_text("half")
-        raise RuntimeError("the disk is full")
-
-    with pytest.raises(RuntimeError, match="full"):
-        replace_file(tmp_path / "a", write)
-    assert contents(tmp_path) == {"a": "old"}
-
-
-def test_the_last_file_is_there_only_when_all_are(tmp_path, monkeypatch):
-    """A kill between two moves: the seal of the old files must not stand over a mixture of old and new ones."""
-    for name in ("a", "b", "seal"):
-        (tmp_path / name).write_text("old")
-
-    def stop(source, target):
-        raise KeyboardInterrupt
-
-    def write():
-        with replace_files(tmp_path, ("a", "b", "seal")) as temporary:
-            for name in ("a", "b", "seal"):
-                (temporary / name).write_text("new")
-
-    monkeypatch.setattr("os.replace", stop)
-    with pytest.raises(KeyboardInterrupt):
-        write()
-    assert set(contents(tmp_path)) == {"a", "b"}
+@pytest.mark.parametrize("content", ["[]", "{}", "1", '{"versions": []}', '{"versions": {"x": 1}}', "{" * 9000, "\x00"])
+def test_the_record_of_somebody_else_is_none(tmp_path, content):
+    (tmp_path / "metrics.json").write_text(content)
+    assert read_record(tmp_path / "metrics.json") == {}
+    assert read_record(tmp_path) == {}

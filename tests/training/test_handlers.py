@@ -52,6 +52,18 @@ class Scores:
         self.scores.pop(0)
 
 
+def test_weights_of_something_else_are_not_overwritten_and_debris_is_removed(tmp_path):
+    (tmp_path / "model.pt").write_text("mine")
+    (tmp_path / ".partial_x").write_text("")
+    network, optimizer = make_parts()
+    scores = Scores(0.5, 0.4, 0.3)
+    state = TrainingState(tmp_path, {"network": network, "optimizer": optimizer}, scores.engine)
+    with pytest.raises(InputError, match=r"holds model.pt of something else: expected another folder"):
+        make_trainer(network, optimizer, [scores, state], epochs=1).run()
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert (tmp_path / "model.pt").read_text() == "mine"
+
+
 def test_the_norm_of_the_gradient_is_clipped():
     network, optimizer = make_parts()
     make_trainer(network, optimizer, [ClipGradients(2.0)], epochs=1).run()
