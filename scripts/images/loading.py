@@ -149,6 +149,8 @@ def _check_shape(data: np.ndarray, name: str, spatial_dims: int) -> None:
         )
     if spatial_dims == 3 and min((*shape, 1, 1)[:3]) < 2:
         raise InputError(f"{name} is a 2D image of shape {shape}: this model expects 3D volumes.")
+    if min((*shape, 1)[:2]) < 2:
+        raise InputError(f"{name} is one voxel wide, of shape {shape}: expected slices of two voxels or more each way.")
 
 
 def _check_values(data: np.ndarray, name: str, label: bool) -> None:
