@@ -15,8 +15,9 @@ from ..cohorts import find_subjects
 from ..cohorts.tasks import task_of
 from ..images.loading import open_nifti, read_nifti
 from ..support.errors import InputError
+from .datastore import pair_of, study
 from .frames import has_frames
-from .options import listed, pair_of, read_options, study
+from .options import listed, read_options
 from .propagation import Propagation, Propagator, fuse, names_in, write_like
 
 __all__ = ["AtlasPropagation", "AtlasSet", "atlas_pairs", "read_atlases"]

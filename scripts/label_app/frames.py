@@ -15,7 +15,8 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from ..images.loading import open_nifti, read_nifti, read_voxels
 from ..support.errors import InputError
-from .options import check_image, label_of, pair_of, read_options, study
+from .datastore import check_image, label_of, pair_of, study
+from .options import read_options
 from .propagation import Propagator, ejection_fraction, names_in, volumes_ml, write_like
 
 __all__ = ["FramePropagation", "frame_pairs", "has_frames", "partner_of"]

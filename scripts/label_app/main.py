@@ -8,7 +8,6 @@ this file; ``frame_labels``, the layout whose label names the hearts have
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -16,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fastapi import Request
-from fastapi.responses import JSONResponse
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.exception import MONAILabelException
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # MONAI Label knows the folder of this file only
 from scripts.cohorts.layouts import LAYOUTS
 from scripts.label_app.atlases import AtlasPropagation, atlas_pairs, read_atlases
+from scripts.label_app.datastore import Studies, check_image
 from scripts.label_app.fine_tuning import FineTuning
 from scripts.label_app.frames import FramePropagation, frame_pairs
-from scripts.label_app.options import Studies, check_image, is_upload, listed
+from scripts.label_app.gate import BATCH, Gate
+from scripts.label_app.options import listed, read_options
 from scripts.label_app.selection import WorstExplained
+from scripts.label_app.uploads import Uploads
+from scripts.label_app.web import build_server
 from scripts.support.bundle import versions
 from scripts.support.errors import InputError, find_input_error
 
@@ -54,6 +54,7 @@ class GraDIRNApp(MONAILabelApp):
             raise InputError(f"frame_labels is '{layout}': expected the layout of a cardiac data set, {known}.")
         self.frame_labels = LAYOUTS[layout].label_names
         self.model_dir = Path(conf.get("model_dir", Path(app_dir) / "model")).expanduser()
+        self.uploads: Uploads | None = None  # in the process of the server, which alone takes any
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -66,8 +67,7 @@ class GraDIRNApp(MONAILabelApp):
     def init_datastore(self) -> Any:
         if self.studies.startswith(("http://", "https://")):
             return super().init_datastore()
-        extensions, reload = settings.MONAI_LABEL_DATASTORE_FILE_EXT, settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD
-        return Studies(self.studies, extensions=extensions, auto_reload=reload)
+        return Studies(self.studies, auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD)
 
     def init_infers(self) -> dict[str, Any]:
         """``frame_propagation``; ``atlas_propagation`` of the first folder, and ``atlas_propagation_<folder>``."""
@@ -99,36 +99,53 @@ class GraDIRNApp(MONAILabelApp):
         Raises:
             InputError: when the request is not usable.
         """
+        datastore = datastore or self.datastore()
         image = str(request.get("image", ""))
-        if not is_upload(image):
-            check_image(self.datastore(), image)
-        return _without_wrapping(super().infer, {**request, "image": image, "image_id": image}, datastore)
+        stored = self.uploads is None or image not in self.uploads
+        if stored:
+            check_image(datastore, image)
+        label = request.get("label")
+        if label and (self.uploads is None or label not in self.uploads):
+            raise InputError("label: expected a file that is uploaded with the request, not a name.")
+        path = datastore.get_image_uri(image) if stored else image
+        try:
+            # a path, since MONAI Label takes an id for one where such a file is in its working folder
+            result = _without_wrapping(super().infer, {**request, "image": path, "image_id": image}, datastore)
+        except Exception:
+            if self.uploads is not None:  # which MONAI Label removes where nothing fails
+                self.uploads.remove(image, label)
+            raise
+        options = read_options(BATCH, request)
+        if stored and options["save_label"]:
+            information = {"model": request["model"], "params": result["params"]}
+            result["label"] = datastore.save_label(image, result["file"], options["label_tag"], information)
+        return result
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Any = None) -> Any:
         # MONAI Label deals the images out to GPUs, and divides by their number
-        return super().batch_infer({"multi_gpu": torch.cuda.is_available(), **request}, datastore)
+        options = {**read_options(BATCH, request), "multi_gpu": torch.cuda.is_available()}
+        return super().batch_infer({**request, **options}, datastore)
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return _without_wrapping(super().next_sample, request)
 
-    def bundle_path(self, model: str | None) -> None:
-        """Of no task here; MONAI Label asks before it starts a training, which is where an unknown one is noticed.
-
-        Raises:
-            InputError: when there is no such model.
-        """
-        known = {**self._infers, **self._trainers}
-        if model is not None and model not in known:
-            raise InputError(f"model: there is no '{model}': expected {', '.join(known)}.")
-
     def on_init_complete(self) -> None:
-        """Let every endpoint of the server answer with the message of an error."""
+        """Put the gate before every endpoint of the server, and uploads into a folder of their own."""
         from monailabel.app import app
 
         super().on_init_complete()
-        for kind in (InputError, MONAILabelException, json.JSONDecodeError, Exception):
-            app.add_exception_handler(kind, answer_error)
-        app.middleware_stack = app.build_middleware_stack()  # which the server has built before this is loaded
+        self.uploads = Uploads()
+        if self.sessions() is not None:
+            self._sessions = self.uploads.sessions
+        gate = Gate(
+            self.datastore(),
+            self.sessions(),
+            infers={name: task.config() for name, task in self._infers.items()},
+            trainers={name: task.config() for name, task in self._trainers.items()},
+            strategies={name: getattr(task, "config", dict)() for name, task in self._strategies.items()},
+            remote=self.studies.startswith(("http://", "https://")),
+        )
+        app.middleware_stack = build_server(gate.checks())
 
     def _weights(self, task: str) -> Path | None:
         """The fine-tuned weights, where there are any."""
@@ -165,14 +182,3 @@ def _without_wrapping(call: Any, *arguments: Any) -> Any:
         return call(*arguments)
     except Exception as error:
         raise find_input_error(error) or error from None
-
-
-async def answer_error(request: Request, error: Exception) -> JSONResponse:
-    """The message of an error as JSON: 400 for a bad request, 500 with the server's log for a defect."""
-    if isinstance(error, InputError):
-        return JSONResponse({"detail": str(error)}, 400)
-    if isinstance(error, MONAILabelException):
-        return JSONResponse({"detail": error.msg}, 404 if "not found" in error.msg else 400)
-    if isinstance(error, json.JSONDecodeError):
-        return JSONResponse({"detail": f"params is not valid JSON ({error})"}, 400)
-    return JSONResponse({"detail": f"a defect of the server, see its log: {type(error).__name__}: {error}"}, 500)

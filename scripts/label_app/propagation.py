@@ -83,7 +83,7 @@ class Propagator:
         window = pair.intensity_range
         weight = self._local_correlation(rescale(image, image, window), rescale(warped, moving_image, window))
         return Propagation(
-            image, warped, label.to(torch.int32), _similarity(image, warped), weight.clamp(min=LEAST_WEIGHT)
+            image, warped, label.to(torch.int64), _similarity(image, warped), weight.clamp(min=LEAST_WEIGHT)
         )
 
     def similarity(self, fixed: Path, moving: Path) -> float:
@@ -140,14 +140,22 @@ def write_like(values: np.ndarray, reference: nib.Nifti1Image) -> str:
     """Write a map on the grid of a reference, with its header, to a new temporary NIfTI file.
 
     Args:
-        values: as many as the reference has voxels; whole numbers stay such.
+        values: as many as the reference has voxels; whole numbers of up to 32 bits stay such.
         reference: of which only grid and header are used.
 
     Returns:
         the file's name, for the caller to remove.
     """
-    dtype = np.float32 if values.dtype.kind == "f" else np.uint16
     with tempfile.NamedTemporaryFile(suffix=".nii.gz", delete=False) as file:
         pass
-    nib.save(image_like(values.reshape(reference.shape).astype(dtype), reference), file.name)
+    nib.save(image_like(values.reshape(reference.shape).astype(_written_dtype(values)), reference), file.name)
     return file.name
+
+
+def _written_dtype(values: np.ndarray) -> type[np.generic]:
+    """What viewers read: float32, or the first of these integers that holds all values."""
+    if values.dtype.kind == "f":
+        return np.float32
+    low, high = int(values.min()), int(values.max())
+    kinds = [np.iinfo(kind) for kind in (np.uint16, np.int32, np.uint32, np.int64)]
+    return next(kind.dtype.type for kind in kinds if kind.min <= low and high <= kind.max)

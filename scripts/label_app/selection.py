@@ -34,13 +34,17 @@ class WorstExplained(Strategy):
         self.similarity = similarity
         self.state = state
 
+    def config(self) -> dict[str, Any]:
+        """The options of a request, with their defaults."""
+        return {"max_images": 4}
+
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any] | None:
         """Choose an image; None when all have labels.
 
         Raises:
             InputError: when ``max_images`` is not a number.
         """
-        left = read_options({"max_images": 4}, request)["max_images"]
+        left = read_options(self.config(), request)["max_images"]
         state, known = self.state(), {}
         for image in sorted(datastore.get_unlabeled_images()):
             stored = datastore.get_image_info(image).get(KEY, {})

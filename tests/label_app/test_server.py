@@ -3,12 +3,7 @@
 Needs the environment of ``make label-server``; ``make test`` skips it.
 """
 
-import gzip
 import json
-import os
-import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,89 +11,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scripts.label_app.samples import write_samples
-
 from ..conftest import ROOT, SAMPLES
 
 pytest.importorskip("monailabel", reason="monailabel has an environment of its own: make test-label")
 import requests
 
+from .server import read, to_bytes
+
 pytestmark = pytest.mark.slow
-
-
-class Server:
-    """A server on a free loopback port, and the requests that a viewer sends."""
-
-    def __init__(self, folder):
-        self.studies = folder / "studies"
-        self.app = ROOT / "scripts" / "label_app"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        atlases = ",".join(str(folder / "atlases" / name) for name in ("brain", "hippocampus", "cardiac"))
-        conf = {"atlases": atlases, "model_dir": folder / "model", "zoo_source": "local", "sam2": "false"}
-        command = [
-            sys.executable,
-            "-m",
-            "monailabel.main",
-            "start_server",
-            "--app",
-            self.app,
-            "--studies",
-            self.studies,
-        ]
-        command += ["--host", "127.0.0.1", "--port", self.url.rpartition(":")[2]]
-        for name, value in conf.items():
-            command += ["--conf", name, value]
-        self.log = folder / "server.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                list(map(str, command)), stdout=log, stderr=subprocess.STDOUT, cwd=folder, env={**os.environ}
-            )
-
-    def wait(self, seconds=300):
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                return requests.get(f"{self.url}/info/", timeout=60).json()
-            except requests.ConnectionError:
-                time.sleep(1)
-        pytest.fail(f"the server did not answer:\n{self.log.read_text()[-3000:]}")
-
-    def infer(self, model, image, label=None, output="all", **params):
-        """The NIfTI image and the parameters of the answer."""
-        files = {"label": ("label.nii.gz", label)} if label else None
-        answer = self.post(
-            f"/infer/{model}?image={image}&output={output}", data={"params": json.dumps(params)}, files=files
-        )
-        assert answer.status_code == 200, answer.text
-        parts = multipart(answer)
-        return read(parts["image"]), json.loads(parts["params"])
-
-    def post(self, path, **kwargs):
-        return requests.post(self.url + path, timeout=600, **kwargs)
-
-    def error(self, path, status=400, method="post", **kwargs):
-        answer = requests.request(method, self.url + path, timeout=600, **kwargs)
-        assert answer.status_code == status, (answer.status_code, answer.text)
-        detail = answer.json()["detail"]
-        assert "\n" not in detail
-        return detail
-
-
-def multipart(answer):
-    """The fields of a multipart answer, by name."""
-    from requests_toolbelt.multipart import decoder
-
-    names = {}
-    for part in decoder.MultipartDecoder.from_response(answer).parts:
-        name = part.headers[b"Content-Disposition"].split(b'name="')[1].split(b'"')[0].decode()
-        names[name] = part.content
-    return names
-
-
-def read(content):
-    return nib.Nifti1Image.from_bytes(gzip.decompress(content))
 
 
 def dice(first, second):
@@ -112,19 +32,6 @@ def assert_on_grid(result, reference):
     assert result.shape == reference.shape
     np.testing.assert_allclose(result.affine, reference.affine, atol=1e-4)
     assert result.header.get_data_dtype() == np.uint16
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("label")
-    write_samples(folder)
-    server = Server(folder)
-    try:
-        server.info = server.wait()
-        yield server
-    finally:
-        server.process.terminate()
-        server.process.wait(30)
 
 
 def ground_truth(subject, frame):
@@ -184,10 +91,6 @@ def cine_of(subject):
     """Systole, diastole, systole."""
     es, ed = (nib.load(SAMPLES / "sunnybrook" / subject / f"{subject}_{frame}.nii.gz") for frame in ("ES", "ED"))
     return nib.Nifti1Image(np.stack([np.asarray(image.dataobj) for image in (es, ed, es)], -1), ed.affine, ed.header)
-
-
-def to_bytes(image):
-    return gzip.compress(image.to_bytes())
 
 
 def test_atlas_propagation_of_a_brain(server):

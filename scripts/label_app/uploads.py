@@ -1,0 +1,40 @@
+"""The files that clients upload, apart from all others."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
+from monailabel.config import settings
+from monailabel.utils.sessions import Sessions
+
+__all__ = ["Uploads"]
+
+
+class Uploads:
+    """A folder that takes what the process writes for requests, and ends with it.
+
+    In the temporary folder of the system, where MONAI Label writes uploads, the files may be anyone's.
+
+    Attributes:
+        sessions: uploads that are kept for a while; in ``MONAI_LABEL_SESSION_PATH``, where that is set.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="gradirn_")).resolve()
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        tempfile.tempdir = str(self.folder)
+        path = settings.MONAI_LABEL_SESSION_PATH or str(self.folder / "sessions")
+        self.sessions = Sessions(path, settings.MONAI_LABEL_SESSION_EXPIRY)
+
+    def __contains__(self, name: object) -> bool:
+        file, kept = Path(str(name)).resolve(), Path(self.sessions.store_path).resolve()
+        return file.is_file() and any(file.is_relative_to(folder) for folder in (self.folder, kept))
+
+    def remove(self, *names: object) -> None:
+        """Remove those of these files that were uploaded for one request alone."""
+        for file in (Path(str(name)).resolve() for name in names):
+            if file.parent == self.folder:
+                file.unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""The server that clients talk to: MONAI Label's endpoints behind the gate, for no pages but its own."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from monailabel import endpoints
+from monailabel.config import settings
+from monailabel.endpoints import login
+from monailabel.endpoints.user.auth import get_current_user
+from monailabel.interfaces.exception import MONAILabelException
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ..support.errors import InputError
+from .values import quoted
+
+__all__ = ["build_server"]
+
+
+def build_server(checks: Iterable[tuple[APIRouter, Callable[..., Any]]]) -> FastAPI:
+    """A server of some of MONAI Label's endpoints, whose every error is one line.
+
+    Args:
+        checks: the groups of endpoints, and a dependency that sees each request before they do.
+    """
+    server = FastAPI(title=settings.MONAI_LABEL_PROJECT_NAME, docs_url="/", redoc_url="/docs")
+    prefix = settings.MONAI_LABEL_API_STR
+    if settings.MONAI_LABEL_AUTH_ENABLE:
+        server.include_router(login.router, prefix=prefix)
+    for router, check in checks:
+        server.include_router(router, prefix=prefix, dependencies=[Depends(get_current_user), Depends(check)])
+    server.mount("/static", StaticFiles(directory=Path(endpoints.__file__).parent / "static"))
+    origins = [str(origin).rstrip("/") for origin in settings.MONAI_LABEL_CORS_ORIGINS]
+    server.add_middleware(
+        CORSMiddleware, allow_origins=origins, allow_credentials=True, allow_methods=["*"], allow_headers=["*"]
+    )
+    server.add_middleware(OwnPages, origins=origins)  # the outermost
+    for kind in (InputError, MONAILabelException, HTTPException, RequestValidationError, Exception):
+        server.add_exception_handler(kind, answer_error)
+    return server
+
+
+class OwnPages:
+    """Answers no page of another site, and nobody who takes the server for another one.
+
+    A browser sends what any page asks for, to servers of its own network too. It names the page's site in ``Origin``,
+    and the server's name, which may be the page's own and only lead here, in ``Host``.
+
+    Args:
+        app: what to protect.
+        origins: other sites whose pages may ask, as ``https://viewer.example:3000``; they name the server as well.
+    """
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str] = ()) -> None:
+        self.app = app
+        self.origins = origins
+        own = socket.gethostname().lower()
+        self.names = {"localhost", own, f"{own}.local", *(urlsplit(origin).hostname for origin in origins)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = self.refuse(scope) if scope["type"] == "http" else None
+        await (answer or self.app)(scope, receive, send)
+
+    def refuse(self, scope: Scope) -> JSONResponse | None:
+        """The answer to what does not concern the server; None lets a request pass."""
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        allowed = "expected the server's own, or one in MONAI_LABEL_CORS_ORIGINS."
+        if not self._is_own(host):
+            return _answer(f"the host is {quoted(host)}: {allowed}", 403)
+        if origin is not None and origin not in self.origins and origin.partition("://")[2] != host:
+            return _answer(f"the origin is {quoted(origin)}: {allowed}", 403)
+        address = scope["path"] + unquote(scope["query_string"].decode("latin-1"))
+        if not address.isprintable():
+            return _answer(f"the address is {quoted(address)}: expected characters that can be printed.", 400)
+        return None
+
+    def _is_own(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+            return name in self.names or bool(ip_address(name))
+        except ValueError:
+            return False
+
+
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """The message of an error as JSON, in one line: 4xx for a bad request, 500 with the server's log for a defect."""
+    if isinstance(error, RequestValidationError):
+        faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
+        return _answer("; ".join(faults), 422)
+    if isinstance(error, HTTPException):
+        status = (
+            400 if error.status_code == 500 else error.status_code
+        )  # MONAI Label says 500 when a request lacks a file
+        return _answer(str(error.detail), status, error.headers)
+    if isinstance(error, InputError):
+        return _answer(str(error), 400)
+    if isinstance(error, MONAILabelException):
+        return _answer(error.msg, 404 if "not found" in error.msg else 400)
+    return _answer(f"a defect of the server, see its log: {type(error).__name__}: {error}", 500)
+
+
+def _answer(detail: str, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    line = " ".join(detail.split()).encode("utf-8", "replace").decode()
+    return JSONResponse({"detail": line}, status, headers)
