@@ -1,1 +1,1 @@
-"""The MONAI Label application: labels carried from atlases and between frames."""
+"""The MONAI Label application: it carries labels from atlases and between frames."""

@@ -1,4 +1,4 @@
-"""Atlases: images with labels that are carried to the image being annotated."""
+"""Atlases: images whose labels are carried to the image that is annotated."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class AtlasSet:
     """Atlases of one anatomy.
 
     Attributes:
-        name: of their folder.
-        task: whose network registers them.
+        name: name of their folder.
+        task: name of the task whose network registers them.
         files: image and label map of each atlas, by its name.
-        label_names: of the ids in the label maps.
+        label_names: name of each id in the label maps.
     """
 
     name: str
@@ -41,10 +41,10 @@ class AtlasSet:
 
 
 def read_atlases(folder: Path) -> AtlasSet:
-    """The labelled subjects of a data set in a known layout, each an atlas; of two frames the fixed one.
+    """Read a data set in a known layout: each labelled subject is an atlas, with its fixed image if it has two frames.
 
     Raises:
-        InputError: when the folder is no data set, or none of its subjects has a label.
+        InputError: when the folder is not a data set, or none of its subjects has a label.
     """
     cohort = find_subjects(folder)
     key = cohort.layout.fixed
@@ -63,14 +63,14 @@ def read_atlases(folder: Path) -> AtlasSet:
 class AtlasPropagation(InferTask):
     """Registers atlases to an image and fuses their labels.
 
-    Options of a request: ``atlas``, one name or several with commas between them, by default all; ``affine``, an
-    affine registration before the network; ``fusion``, ``weighted`` by the squared local correlation of image and
-    atlas, or ``majority``; ``output_image``, the ``label`` map or its ``confidence``, the share of the winning votes in
-    each voxel.
+    Options of a request: ``atlas``, one name or several, separated by commas, by default all; ``affine``, an affine
+    registration before the network; ``fusion``, ``weighted`` by the squared local correlation of image and atlas, or
+    ``majority``; ``output_image``, the ``label`` map or its ``confidence``, the share of the winning votes in each
+    voxel.
 
     Args:
-        atlases: what may be carried.
-        weights: gives the weights to use, or None for the shipped ones, at the time of a request.
+        atlases: the atlases to choose from.
+        weights: function that returns the current weights, or None for the shipped ones.
     """
 
     def __init__(self, atlases: AtlasSet, weights: Callable[[], Path | None]) -> None:
@@ -79,7 +79,7 @@ class AtlasPropagation(InferTask):
             type=InferType.SEGMENTATION,
             labels={name: value for value, name in atlases.label_names.items()},
             dimension=3,
-            description=f"Labels of the {atlases.name} atlases ({names}), carried to the image by registration",
+            description=f"Carries the labels of the {atlases.name} atlases ({names}) to the image by registration",
             config={
                 "atlas": "",
                 "affine": False,
@@ -97,7 +97,7 @@ class AtlasPropagation(InferTask):
         """Carry the labels to ``request["image"]``, a path.
 
         Returns:
-            a NIfTI file on the image's grid, for the caller to remove, and what is known of the result.
+            a NIfTI file on the image's grid, which the caller must remove, and information on the result.
 
         Raises:
             InputError: when an option, an atlas or the image is not usable.
@@ -117,7 +117,11 @@ class AtlasPropagation(InferTask):
         return write_like(values.numpy(), open_nifti(image, "image")), parameters
 
     def propagate(self, image: Path, names: str = "", affine: bool = False) -> dict[str, Propagation]:
-        """Carry each of the named atlases, or all, to an image."""
+        """Carry the named atlases, or all, to an image.
+
+        Raises:
+            InputError: when an atlas does not exist.
+        """
         chosen = listed(names) or list(self.atlases.files)
         for name in chosen:
             if name not in self.atlases.files:
@@ -126,13 +130,13 @@ class AtlasPropagation(InferTask):
         return {name: propagator(image, *self.atlases.files[name]) for name in chosen}
 
     def similarity(self, image: Path) -> float:
-        """How alike an image and the first atlas are after registration."""
+        """Return the similarity of an image and the first atlas after registration."""
         moving, _ = next(iter(self.atlases.files.values()))
         return Propagator(self.atlases.task, self.weights()).similarity(image, moving)
 
 
 def atlas_pairs(atlases: AtlasSet, datastore: Datastore, images: Sequence[str], folder: Path) -> list[dict[str, str]]:
-    """Each of these images fixed, with every atlas and every other one of them; those with frames make none."""
+    """Pair each image, as the fixed one, with every atlas and every other image; images with frames are left out."""
     studies = {image: study(datastore, image) for image in images if not has_frames(datastore, image)}
     return [
         pair_of(f"{moving}_to_{fixed}", files, others)

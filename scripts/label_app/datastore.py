@@ -17,10 +17,11 @@ __all__ = ["Studies", "check_image", "label_of", "pair_of", "study"]
 
 
 class Studies(LocalDatastore):
-    """A folder of images, the only one that a request can write to.
+    """A folder of images, the only folder that a request can write to.
 
-    MONAI Label follows links when it writes and removes: here a link in the folder can be read, and is left as it is.
-    Its watcher of the folder, a thread, takes turns with requests, since each would undo what the other one does.
+    MONAI Label follows links when it writes and removes files. Here, a link in the folder can be read, but does not
+    change. MONAI Label watches the folder in a thread, which takes turns with requests, because each would undo the
+    changes of the other.
     """
 
     def __init__(self, folder: str, auto_reload: bool) -> None:
@@ -72,7 +73,7 @@ class Studies(LocalDatastore):
             super().remove_label(label_id, label_tag)
 
     def get_dataset_archive(self, limit_cases: int | None) -> str:
-        """A zip archive of the images that have labels; the last one is replaced, since MONAI Label removes none.
+        """Make a zip archive of the images that have labels. It replaces the last one, which MONAI Label would keep.
 
         Raises:
             InputError: when no image has a label.
@@ -84,10 +85,10 @@ class Studies(LocalDatastore):
 
 
 def _check_no_link(folder: Path, name: str, upload: Path | None = None) -> None:
-    """Raise an :class:`InputError` where a link has this name, with any extension; an upload for it is removed."""
+    """Raise an :class:`InputError` if a link has this name, with any extension; an upload for it is removed."""
     for file in (folder / f"{name}{extension}" for extension in (".nii", ".nii.gz")):
         if file.is_symlink():
-            if upload is not None:  # which MONAI Label removes where nothing fails
+            if upload is not None:  # MONAI Label removes uploads only after a success
                 upload.unlink(missing_ok=True)
             raise InputError(f"{file.name} is a link in the studies: the server changes no file elsewhere.")
 
@@ -103,7 +104,7 @@ def check_image(datastore: Datastore, image: object) -> None:
 
 
 def label_of(datastore: Datastore, image: str, request: Mapping[str, Any]) -> Path:
-    """The label map that was uploaded with a request, or that of an image in the datastore.
+    """Return the label map that was uploaded with a request, or that of an image in the datastore.
 
     Raises:
         InputError: when there is none.
@@ -117,17 +118,17 @@ def label_of(datastore: Datastore, image: str, request: Mapping[str, Any]) -> Pa
 
 
 def stored_label(datastore: Datastore, image: str) -> Path | None:
-    """The final or else the original label map of an image in the datastore."""
+    """Return the final label map of an image in the datastore, or else the original one, or None."""
     paths = (datastore.get_label_uri(image, tag) for tag in (DefaultLabelTag.FINAL, DefaultLabelTag.ORIGINAL))
     return next((Path(path) for path in paths if path), None)
 
 
 def study(datastore: Datastore, image: str) -> tuple[Path, Path | None]:
-    """The files of an image in the datastore and of its label map, where it has one."""
+    """Return the files of an image in the datastore and of its label map, if it has one."""
     return Path(datastore.get_image_uri(image)), stored_label(datastore, image)
 
 
 def pair_of(name: str, fixed: tuple[Path, Path | None], moving: tuple[Path, Path | None]) -> dict[str, str]:
-    """An entry of a datalist, of two images with their label maps."""
+    """Make an entry of a datalist from two images with their label maps."""
     files = {"fixed": fixed[0], "moving": moving[0], "label_fixed": fixed[1], "label_moving": moving[1]}
     return {"name": name, **{key: str(path) for key, path in files.items() if path is not None}}

@@ -29,17 +29,18 @@ Pairs = list[dict[str, str]]
 
 
 class FineTuning(TrainTask):
-    """Goes on training the weights of a task on pairs of images from the datastore.
+    """Continues the training of a task's weights on pairs of images from the datastore.
 
-    Options of a request: ``images``, ids with commas between them, by default all that make pairs; ``use_labels``, only
-    pairs whose images both have labels, which then count in the loss; ``max_epochs``, ``samples_per_epoch``,
-    ``learning_rate`` and ``seed`` as in ``train.yaml``.
+    Options of a request: ``images``, ids separated by commas, by default all images that make pairs; ``use_labels``,
+    only use pairs whose images both have labels, and add the labels to the loss; ``max_epochs``,
+    ``samples_per_epoch``, ``learning_rate`` and ``seed`` as in ``train.yaml``.
 
     Args:
-        task: whose network is trained.
-        make_pairs: from the datastore, the ids of images and a folder for new files to pairs, as a datalist has them.
-        model_dir: takes ``<task>.pt``, the best weights, from which the next training starts, and ``<task>.json``.
-        label_ids: that count in the loss.
+        task: name of the task.
+        make_pairs: makes the pairs of a datalist from the datastore, the ids of images and a folder for new files.
+        model_dir: the folder for ``<task>.pt``, the best weights, from which the next training starts, and
+            ``<task>.json``.
+        label_ids: the labels that count in the loss.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class FineTuning(TrainTask):
         model_dir: Path,
         label_ids: list[int],
     ) -> None:
-        super().__init__(f"Goes on training the {task} network on the images of the datastore")
+        super().__init__(f"Continues the training of the {task} network on the images of the datastore")
         self.task = task
         self.make_pairs = make_pairs
         self.weights = model_dir / f"{task}.pt"
@@ -66,17 +67,17 @@ class FineTuning(TrainTask):
         }
 
     def stats(self) -> dict[str, Any]:
-        """What the last training found."""
+        """Return information on the last training."""
         path = self.weights.with_suffix(".json")
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> dict[str, Any]:
-        """Train; the new weights replace those of the last training once they are whole.
+        """Train; the new weights replace those of the last training once they are complete.
 
         Raises:
             InputError: when an option is not usable, or the images make no pair.
         """
-        sys.excepthook = report_in_one_line  # in a process of its own, whose last lines the user sees
+        sys.excepthook = report_in_one_line  # this is a separate process, and the user sees its last lines
         start = time.perf_counter()
         options = read_options(self.config(), request)
         images, use_labels = options.pop("images"), options.pop("use_labels")
@@ -123,7 +124,7 @@ class FineTuning(TrainTask):
             "dataset_dir": str(datalist),
             "output_dir": str(folder),
             "initial_weights": str(self.weights) if self.weights.is_file() else str(find_task(self.task).weights_file),
-            "validation": 0,  # of few images all are for training; the best weights are those that fit them best
+            "validation": 0,  # use all of the few images for training; the best weights are those that fit them best
             "test": 0,
             "val_interval": max(1, options["max_epochs"] // 5),
             "val_metric": "dice" if labelled else "ncc",

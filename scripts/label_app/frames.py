@@ -1,4 +1,4 @@
-"""Frames of one heart: a label of one frame is carried to another, or to every frame of a cine."""
+"""Frames of one heart: the label of one frame is carried to another, or to every frame of a cine."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class FramePropagation(InferTask):
     """Carries the label of one frame to the image of a request: to another frame, or to every frame of a cine.
 
     The label comes with the request, or from the datastore. It belongs to ``source``, an id of the datastore, by
-    default the image's other frame (``patient001_ED`` of ``patient001_ES``); of a cine, (X, Y, Z, T), to its frame
-    number ``frame``.
+    default the other frame of the image (``patient001_ED`` for ``patient001_ES``); for a cine, (X, Y, Z, T), it belongs
+    to the frame number ``frame``.
 
     Args:
-        datastore: where the images and labels are.
-        label_names: of the ids in the label maps.
-        weights: gives the weights to use, or None for the shipped ones, at the time of a request.
+        datastore: the images and labels.
+        label_names: name of each id in the label maps.
+        weights: function that returns the current weights, or None for the shipped ones.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class FramePropagation(InferTask):
             type=InferType.SEGMENTATION,
             labels={name: value for value, name in label_names.items()},
             dimension=3,
-            description="The label of one frame of a heart, carried to another frame or to every frame of a cine",
+            description="Carries the label of one frame of a heart to another frame or to every frame of a cine",
             config={"source": "", "frame": 0},
         )
         self.datastore = datastore
@@ -55,10 +55,10 @@ class FramePropagation(InferTask):
         return True
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Carry the label to ``request["image"]``, a path; ``request["image_id"]`` is its id, where it has one.
+        """Carry the label to ``request["image"]``, a path; ``request["image_id"]`` is its id, if it has one.
 
         Returns:
-            a NIfTI file on the image's grid, for the caller to remove, and the volumes.
+            a NIfTI file on the image's grid, which the caller must remove, and the volumes.
 
         Raises:
             InputError: when an option, the image or the label is not usable.
@@ -71,8 +71,10 @@ class FramePropagation(InferTask):
             return self._carry_to_frame(image, options["source"], request)
 
     def similarity(self, image_id: str) -> float | None:
-        """How alike an image and its other frame are after registration, or the first and the middle frame of a cine;
-        None where it has no other."""
+        """Return the similarity of an image and its other frame after registration, or None without another frame.
+
+        For a cine, these are the first and the middle frame.
+        """
         path = Path(self.datastore.get_image_uri(image_id))
         image = open_nifti(path, "image")
         register = Propagator("cardiac", self.weights())
@@ -124,7 +126,7 @@ class FramePropagation(InferTask):
 
     @staticmethod
     def _label_of_frame(path: Path, frame: int, count: int) -> nib.Nifti1Image:
-        """A label map of the one frame, or that frame of one for all frames."""
+        """Open a label map of one frame, or take this frame from a label map of all frames."""
         label = open_nifti(path, "label")
         if len(label.shape) == 4 and label.shape[3] == count:
             return nib.four_to_three(label)[frame]
@@ -144,14 +146,16 @@ class FramePropagation(InferTask):
 
 
 def partner_of(image: str, images: Sequence[str]) -> str:
-    """The id of the other frame of a heart: ED in place of ES, or the other way round; "" where there is none."""
+    """Return the id of the other frame of a heart: ED in place of ES, or ES in place of ED; "" if there is none."""
     swapped = re.sub(r"(?<![A-Za-z])(ED|ES)(?![A-Za-z])", lambda found: "ES" if found[0] == "ED" else "ED", image)
     return swapped if swapped != image and swapped in images else ""
 
 
 def frame_pairs(datastore: Datastore, images: Sequence[str], folder: Path) -> list[dict[str, str]]:
-    """The two frames of each heart among these images, ED fixed, with those labels that there are; of a cine, whose
-    frames go to files below ``folder``, the first frame and each other one."""
+    """Pair the two frames of each heart among these images, ED fixed, with their labels, if there are any.
+
+    For a cine, the first frame is paired with each other one; they are written to files below ``folder``.
+    """
     pairs = {}
     for image in images:
         path, partner = Path(datastore.get_image_uri(image)), partner_of(image, datastore.list_images())
@@ -167,13 +171,13 @@ def frame_pairs(datastore: Datastore, images: Sequence[str], folder: Path) -> li
 
 
 def has_frames(datastore: Datastore, image: str) -> bool:
-    """Whether an image of the datastore is a cine, or has another frame there."""
+    """Return whether an image of the datastore is a cine, or has another frame there."""
     cine = len(open_nifti(datastore.get_image_uri(image), "image").shape) == 4
     return cine or bool(partner_of(image, datastore.list_images()))
 
 
 def split(cine: nib.Nifti1Image, folder: Path) -> list[Path]:
-    """Write each frame of a cine to a file of its own below a folder, which is made where it is not there."""
+    """Write each frame of a cine to a separate file in a folder, which is made if necessary."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = [folder / f"frame_{index:03d}.nii.gz" for index in range(cine.shape[3])]
     for path, image in zip(frames, nib.four_to_three(cine)):

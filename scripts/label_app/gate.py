@@ -1,7 +1,8 @@
-"""What a client may ask for: every request passes here before an endpoint of MONAI Label sees it.
+"""Checks every request before an endpoint of MONAI Label sees it.
 
-MONAI Label takes files of any name, reads and writes where a request says, and hands its values on to the environment
-of new processes. Here a request names studies, tasks and options, never a path, and a file is a NIfTI file.
+MONAI Label accepts files of any name, reads and writes where a request says, and passes its values on to the
+environment of new processes. Here, a request names studies, tasks and options, but never a path, and every file is a
+NIfTI file.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ from .values import check_file, check_name, quoted, read_object
 
 __all__ = ["Gate"]
 
-Tasks = Mapping[str, Mapping[str, Any]]  # the defaults of each task's options, by its name
-# options that viewers and MONAI Label's own examples send along, and that nothing here depends on
+Tasks = Mapping[str, Mapping[str, Any]]  # the defaults of the options of each task, by its name
+# options that viewers and MONAI Label's own examples send, and that have no effect here
 VIEWER: dict[str, Any] = {
     "client_id": "",
     "device": ["cuda", "cpu"],
@@ -55,22 +56,22 @@ VIEWER: dict[str, Any] = {
 }
 SAVING: dict[str, Any] = {"save_label": False, "label_tag": "original"}
 BATCH: dict[str, Any] = {**SAVING, "max_batch_size": 0, "max_workers": 1}
-# what the server itself writes about an image or a label map, or adds to it in an answer
+# information on images and label maps that only the server writes, or adds to its answers
 RESERVED = ("id", "name", "path", "registration_similarity", "strategy", "ts", "weight")
 CHECKSUM = re.compile(r"((SHA256|SHA512|MD5):)?[0-9a-fA-F]{1,128}")
-GREATEST_NUMBER = 100_000  # of lines, seconds and cases
+GREATEST_NUMBER = 100_000  # for lines, seconds and cases
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Checks the requests for each group of endpoints; what has no check here is not offered.
+    """Checks the requests for each group of endpoints; groups without a check are not offered.
 
     Attributes:
-        datastore: whose ids a request may name.
-        sessions: the uploads that are kept for a while; None where the server keeps none.
-        infers: what can be inferred, with its options.
-        trainers: what can be trained, with its options.
-        strategies: what can choose the next image, with its options.
+        datastore: the images that a request may name.
+        sessions: the uploads that are kept for some time; None if the server keeps none.
+        infers: the inferences, with their options.
+        trainers: the trainings, with their options.
+        strategies: the strategies that choose the next image, with their options.
         remote: whether the studies are on another server, for which MONAI Label is a proxy.
     """
 
@@ -82,7 +83,7 @@ class Gate:
     remote: bool = False
 
     def checks(self) -> list[tuple[APIRouter, Callable[..., Any]]]:
-        """The groups of endpoints that are offered, and what checks their requests."""
+        """Return the groups of endpoints that are offered, each with the check of its requests."""
         offered: list[tuple[APIRouter, Callable[..., Any]]] = [
             (info.router, self.check_nothing),
             (infer.router, self.check_infer),
@@ -97,12 +98,12 @@ class Gate:
         return [*offered, (proxy.router, self.check_proxy)] if self.remote else offered
 
     async def check_nothing(self) -> None:
-        """These endpoints take nothing from a client that could do harm."""
+        """Accept every request: nothing that a client sends to these endpoints can do harm."""
 
     async def check_infer(
         self, request: Request, model: str, image: str = "", session_id: str = "", output: str = ""
     ) -> None:
-        """One image, of the datastore, of a session or uploaded, and options in the form's ``params``."""
+        """Accept one image, from the datastore, a session or an upload, and options in the form's ``params``."""
         if model not in self.infers:
             raise InputError(f"there is no model {quoted(model)}: expected one of {', '.join(self.infers)}.")
         form = await read_form(request)
@@ -121,7 +122,7 @@ class Gate:
         self._check_task({**VIEWER, **SAVING, **self.infers[model]}, form.params)
 
     async def check_batch(self, request: Request, model: str = "", run_sync: bool = False) -> None:
-        """Options and ``images``, a list of ids, as a JSON object."""
+        """Accept options and ``images``, a list of ids, as a JSON object."""
         if request.method != "POST":
             return
         if model not in self.infers:
@@ -136,7 +137,7 @@ class Gate:
         self._check_task({**VIEWER, **BATCH, **self.infers[model]}, options)
 
     async def check_train(self, request: Request, model: str = "", run_sync: bool = False) -> None:
-        """Options as a JSON object; of a request for all trainings those of each, under its name."""
+        """Accept options as a JSON object; for all trainings, one such object per name of a training."""
         if request.method != "POST":
             return
         refuse_waiting(run_sync)
@@ -153,7 +154,7 @@ class Gate:
             check_options({**VIEWER, **self.trainers[name]}, values)
 
     async def check_strategy(self, request: Request, strategy: str) -> None:
-        """Options as a JSON object."""
+        """Accept options as a JSON object."""
         if strategy not in self.strategies:
             raise InputError(f"there is no strategy {quoted(strategy)}: expected one of {', '.join(self.strategies)}.")
         check_options({**VIEWER, **self.strategies[strategy]}, await read_body(request))
@@ -168,7 +169,7 @@ class Gate:
         check_sum: str | None = None,
         limit_cases: int | None = None,
     ) -> None:
-        """Ids of the datastore; a new image has a name of its own, or that of its file."""
+        """Accept ids of the datastore, and a plain name for a new image, by default that of its file."""
         form = await read_form(request)
         if request.scope["endpoint"] is datastore.api_add_image:
             check_name("image", Path(form.files.get("file", "")).name.partition(".")[0] if image is None else image)
@@ -188,7 +189,7 @@ class Gate:
     async def check_session(
         self, request: Request, session_id: str = "", uncompress: bool = False, expiry: int = 0
     ) -> None:
-        """One NIfTI file, which MONAI Label must not unpack: it lets an archive write anywhere."""
+        """Accept one NIfTI file, but no archive: MONAI Label would let an archive write anywhere."""
         if request.method != "PUT":
             self._find_session(session_id)
             return
@@ -200,19 +201,19 @@ class Gate:
         check_numbers(expiry=expiry)
 
     async def check_logs(self, request: Request, lines: int = 0, refresh: int = 0) -> None:
-        """How much of the log; what a GPU does where there is one."""
+        """Accept the number of lines of the log; answer 404 for the GPU if there is none."""
         check_numbers(lines=lines, refresh=refresh)
         if request.scope["endpoint"] is logs.gpu_info and shutil.which("nvidia-smi") is None:
             raise HTTPException(404, "There is no nvidia-smi on the server.")
 
     async def check_page(self, path: str) -> None:
-        """A file of OHIF; MONAI Label fails at folders."""
+        """Accept a file of OHIF, but no folder, which MONAI Label cannot serve."""
         pages = os.path.join(os.path.dirname(ohif.__file__), "static", "ohif")
         if path and os.path.isdir(os.path.join(pages, path.replace("/", os.pathsep))):
             raise HTTPException(404, "There is no such page.")
 
     async def check_proxy(self, path: str) -> None:
-        """A path below that of the studies on their own server."""
+        """Accept a path below that of the studies on their own server."""
         if re.search(r"[%\\]|(^|/)\.\.?(/|$)", path):
             raise InputError(f"path is {quoted(path)}: expected one without ., .., % and backslashes.")
 
@@ -237,8 +238,8 @@ class Form:
     """The parts of a form.
 
     Attributes:
-        files: the name of the file that each part has.
-        count: how many files there are.
+        files: the file name of each part that is a file.
+        count: number of files.
         params: the object in ``params`` or ``info``.
     """
 
@@ -267,17 +268,17 @@ async def read_form(request: Request) -> Form:
 
 
 async def read_body(request: Request) -> dict[str, Any]:
-    """The JSON object that a request consists of; an empty one where there is none.
+    """Read the JSON object in the body of a request; an empty body gives an empty object.
 
     Raises:
-        InputError: when it is something else.
+        InputError: when the body is something else.
     """
     body = await request.body()
     return {} if body.strip() in (b"", b"null") else read_object("params", body)
 
 
 def refuse_waiting(run_sync: bool) -> None:
-    """The server answers one request at a time: it must not wait for a task that takes minutes."""
+    """Refuse to wait for a task that takes minutes, because the server answers one request at a time."""
     if run_sync:
         raise InputError("run_sync is true: expected false, a task runs in the background.")
 

@@ -1,9 +1,10 @@
 """The application that ``monailabel start_server --app scripts/label_app`` loads.
 
-Settings, ``--conf NAME VALUE``: ``atlases``, one folder or several with commas between them, each a data set in a known
-layout and all outside of the studies; ``model_dir``, which takes the fine-tuned weights, by default ``model`` beside
-this file; ``frame_labels``, the layout whose label names the hearts have
-(``sunnybrook``: LV; ``acdc``: RV, Myo, LV; ...).
+Settings, ``--conf NAME VALUE``:
+
+* ``atlases``: one folder or several, separated by commas, each a data set in a known layout and outside of the studies;
+* ``model_dir``: the folder for fine-tuned weights, by default ``model`` next to this file;
+* ``frame_labels``: the layout that names the labels of hearts (``sunnybrook``: LV; ``acdc``: RV, Myo, LV; ...).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # MONAI Label knows the folder of this file only
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # MONAI Label only knows the folder of this file
 from scripts.cohorts.layouts import LAYOUTS
 from scripts.label_app.atlases import AtlasPropagation, atlas_pairs, read_atlases
 from scripts.label_app.datastore import Studies, check_image
@@ -34,12 +35,12 @@ from scripts.support.errors import InputError, find_input_error
 
 
 class GraDIRNApp(MONAILabelApp):
-    """Labels carried from atlases and between frames.
+    """Carries labels from atlases and between frames.
 
     Args:
         app_dir: this folder.
         studies: the folder with the images to annotate.
-        conf: see above.
+        conf: the settings, see above.
 
     Raises:
         InputError: when a setting is not usable.
@@ -54,13 +55,13 @@ class GraDIRNApp(MONAILabelApp):
             raise InputError(f"frame_labels is '{layout}': expected the layout of a cardiac data set, {known}.")
         self.frame_labels = LAYOUTS[layout].label_names
         self.model_dir = Path(conf.get("model_dir", Path(app_dir) / "model")).expanduser()
-        self.uploads: Uploads | None = None  # in the process of the server, which alone takes any
+        self.uploads: Uploads | None = None  # set in the process of the server, which alone takes uploads
         super().__init__(
             app_dir=app_dir,
             studies=studies,
             conf=conf,
             name="GraDIRN",
-            description="Registration: labels of atlases and of other frames, carried to the image",
+            description="Registration: carries labels from atlases and from other frames to the image",
             version=versions()["gradirn"],
         )
 
@@ -70,7 +71,7 @@ class GraDIRNApp(MONAILabelApp):
         return Studies(self.studies, auto_reload=settings.MONAI_LABEL_DATASTORE_AUTO_RELOAD)
 
     def init_infers(self) -> dict[str, Any]:
-        """``frame_propagation``; ``atlas_propagation`` of the first folder, and ``atlas_propagation_<folder>``."""
+        """Make ``frame_propagation``, ``atlas_propagation`` (first folder) and ``atlas_propagation_<folder>``."""
         self.frames = FramePropagation(self.datastore(), self.frame_labels, partial(self._weights, "cardiac"))
         self.sets = {
             f"atlas_propagation_{atlases.name}" if index else "atlas_propagation": AtlasPropagation(
@@ -81,7 +82,7 @@ class GraDIRNApp(MONAILabelApp):
         return {"frame_propagation": self.frames, **self.sets}
 
     def init_trainers(self) -> dict[str, Any]:
-        """A training for each network that the inferences use, under the name of the inference."""
+        """Make one training for each network that the inferences use, under the name of the inference."""
         trainers = {"frame_propagation": FineTuning("cardiac", frame_pairs, self.model_dir, list(self.frame_labels))}
         for name, task in self.sets.items():
             atlases = task.atlases
@@ -94,7 +95,7 @@ class GraDIRNApp(MONAILabelApp):
         return {"worst_explained": WorstExplained(self._similarity, self._state), **super().init_strategies()}
 
     def infer(self, request: Mapping[str, Any], datastore: Any = None) -> dict[str, Any]:
-        """As MONAI Label does, of an image of the datastore or an upload alone.
+        """Infer, as MONAI Label does, but only for an image of the datastore or an upload.
 
         Raises:
             InputError: when the request is not usable.
@@ -109,10 +110,10 @@ class GraDIRNApp(MONAILabelApp):
             raise InputError("label: expected a file that is uploaded with the request, not a name.")
         path = datastore.get_image_uri(image) if stored else image
         try:
-            # a path, since MONAI Label takes an id for one where such a file is in its working folder
+            # a path, because MONAI Label would use a file in its working folder whose name is the id
             result = _without_wrapping(super().infer, {**request, "image": path, "image_id": image}, datastore)
         except Exception:
-            if self.uploads is not None:  # which MONAI Label removes where nothing fails
+            if self.uploads is not None:  # MONAI Label removes uploads only after a success
                 self.uploads.remove(image, label)
             raise
         options = read_options(BATCH, request)
@@ -122,7 +123,7 @@ class GraDIRNApp(MONAILabelApp):
         return result
 
     def batch_infer(self, request: Mapping[str, Any], datastore: Any = None) -> Any:
-        # MONAI Label deals the images out to GPUs, and divides by their number
+        # MONAI Label distributes the images over GPUs, and divides by their number
         options = {**read_options(BATCH, request), "multi_gpu": torch.cuda.is_available()}
         return super().batch_infer({**request, **options}, datastore)
 
@@ -130,7 +131,7 @@ class GraDIRNApp(MONAILabelApp):
         return _without_wrapping(super().next_sample, request)
 
     def on_init_complete(self) -> None:
-        """Put the gate before every endpoint of the server, and uploads into a folder of their own."""
+        """Put the gate in front of every endpoint of the server, and uploads into a separate folder."""
         from monailabel.app import app
 
         super().on_init_complete()
@@ -148,17 +149,17 @@ class GraDIRNApp(MONAILabelApp):
         app.middleware_stack = build_server(gate.checks())
 
     def _weights(self, task: str) -> Path | None:
-        """The fine-tuned weights, where there are any."""
+        """Return the path of the fine-tuned weights, or None."""
         path = self.model_dir / f"{task}.pt"
         return path if path.is_file() else None
 
     def _state(self) -> str:
-        """Tells apart the weights and atlases that a similarity depends on."""
+        """Return a text that changes with the weights and atlases that a similarity depends on."""
         times = [f"{path.name} {path.stat().st_mtime_ns}" for path in sorted(self.model_dir.glob("*.pt"))]
         return ", ".join([*(f"{set_.name}/{next(iter(set_.files))}" for set_ in self.atlases), *times])
 
     def _similarity(self, image: str) -> float | None:
-        """With the other frame, or else with the most alike of the sets' first atlases."""
+        """Compare an image with its other frame or, if there is none, with the most similar of the first atlases."""
         found = self.frames.similarity(image)
         if found is not None or not self.sets:
             return found
@@ -177,7 +178,7 @@ class GraDIRNApp(MONAILabelApp):
 
 
 def _without_wrapping(call: Any, *arguments: Any) -> Any:
-    """Call, and raise the InputError itself that a library wrapped in its own exception."""
+    """Call a function; if a library wraps an InputError in its own exception, raise the InputError."""
     try:
         return call(*arguments)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The options of a request: which there are, of which types and in which ranges."""
+"""The options of a request, with their types and ranges."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .values import quoted
 
 __all__ = ["check_options", "listed", "read_options"]
 
-# the least and the greatest value of each option that is a number
+# the smallest and the largest value of each option that is a number
 RANGES: dict[str, tuple[float, float]] = {
-    "frame": (0, 32_767),  # a NIfTI axis has no more
+    "frame": (0, 32_767),  # the longest axis of NIfTI
     "learning_rate": (1e-8, 1),
     "max_batch_size": (0, 100_000),
     "max_epochs": (1, 10_000),
@@ -33,14 +33,15 @@ def check_options(config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
 
 
 def read_options(config: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a task as a request sets them.
+    """Read the options of a task from a request.
 
     Args:
-        config: each option's default, which gives its type; a list is a choice, its first value the default.
-        request: a viewer sends text for numbers, and nothing or an empty text for the default.
+        config: the default of each option, which also defines its type; a list contains choices, and its first value is
+            the default.
+        request: the values of a request. Viewers send text for numbers, and nothing or an empty text for the default.
 
     Raises:
-        InputError: when a value is not of that type, not among the choices or out of its range.
+        InputError: when a value does not have this type, is not one of the choices, or is out of range.
     """
     return {name: _read(name, default, request.get(name)) for name, default in config.items()}
 
@@ -75,5 +76,5 @@ def _read_number(name: str, default: float, value: Any) -> float:
 
 
 def listed(text: str) -> list[str]:
-    """The names in a text, with commas between them."""
+    """Split a text into names at the commas."""
     return [name.strip() for name in text.split(",") if name.strip()]

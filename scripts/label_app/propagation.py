@@ -1,4 +1,4 @@
-"""Labels carried from one image to another, as ``inference.yaml`` registers them. Knows nothing of MONAI Label."""
+"""Carries labels from one image to another by the registration of ``inference.yaml``. Independent of MONAI Label."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
     "write_like",
 ]
 
-LEAST_WEIGHT = 1e-3  # where the images say nothing, the majority decides
+LEAST_WEIGHT = 1e-3  # so that the majority decides where the images have no contrast
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Propagation:
     """A moving image and label on the grid of the fixed image.
 
     Attributes:
-        fixed: the fixed image as read, (X, Y, Z).
-        warped: the moving image, of the same shape, 0 outside of it.
-        label: the moving label, of the same shape, whole numbers; 0 outside of it.
-        similarity: normalised cross-correlation of both images, -1 to 1, where the fixed one is above its minimum.
-        weight: squared local correlation of both images, ``LEAST_WEIGHT`` to 1, of the same shape.
+        fixed: the fixed image as it was read, shape (X, Y, Z).
+        warped: the warped moving image, of the same shape, 0 outside the moving image.
+        label: the warped moving label, of the same shape, whole numbers, 0 outside the moving image.
+        similarity: normalised cross-correlation of both images, -1 to 1, where the fixed image is above its minimum.
+        weight: squared local correlation of both images, from ``LEAST_WEIGHT`` to 1, of the same shape.
     """
 
     fixed: torch.Tensor
@@ -55,12 +55,12 @@ class Propagator:
     """Registers pairs of one task.
 
     Args:
-        task: its name, as in :data:`~scripts.cohorts.tasks.TASKS`.
-        weights: of its network; None is the shipped ones.
-        affine: find an affine map before the network, in place of what the task's configuration does.
+        task: name of the task, see :data:`~scripts.cohorts.tasks.TASKS`.
+        weights: weights of the network; None means the shipped ones.
+        affine: find an affine map before the network, in place of the alignment in the task's configuration.
 
     Raises:
-        InputError: when the weights are not there or do not fit.
+        InputError: when the weights do not exist or do not fit.
     """
 
     def __init__(self, task: str, weights: Path | None = None, affine: bool = False) -> None:
@@ -73,7 +73,7 @@ class Propagator:
         """Carry a label map from the moving to the fixed image.
 
         Raises:
-            InputError: when a file is not usable, or the images cannot be brought together.
+            InputError: when a file is not usable, or the images cannot be aligned.
         """
         pair = self.register(fixed, moving, label_moving)
         image, warped, label = (
@@ -87,7 +87,7 @@ class Propagator:
         )
 
     def similarity(self, fixed: Path, moving: Path) -> float:
-        """How alike two images are after registration, see :class:`Propagation`."""
+        """Return the similarity of two images after registration, see :class:`Propagation`."""
         pair = self.register(fixed, moving)
         return _similarity(*(convert_to_tensor(image, track_meta=False)[0] for image in (pair.fixed, pair.warped)))
 
@@ -104,12 +104,12 @@ def fuse(labels: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> tup
     """Vote on the label of each voxel.
 
     Args:
-        labels: of several propagations, whole numbers, all of one shape.
-        weights: how much each vote counts in each voxel, of the same shape; equal ones make the majority win.
+        labels: labels of several propagations, whole numbers, all of the same shape.
+        weights: weight of each vote in each voxel, of the same shape; with equal weights, the majority wins.
 
     Returns:
-        the label with the most votes (of equal ones the smallest), and its share of all votes, 0 to 1, of that shape;
-        where no vote counts anything, the background with confidence 0.
+        the label with the most votes (the smallest one if several have the same number), and its share of all votes,
+        from 0 to 1, of the same shape. Where all weights are 0, the result is the background with confidence 0.
     """
     total = torch.stack(list(weights)).sum(0)
     best, votes = torch.zeros_like(labels[0]), torch.full_like(total, -1)
@@ -121,17 +121,17 @@ def fuse(labels: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> tup
 
 
 def names_in(label: np.ndarray, names: Mapping[int, str]) -> dict[str, int]:
-    """Name and value of each label in a map, in the order of the values, by which 3D Slicer tells them apart."""
+    """Return name and value of each label in a map, in the order of the values, which 3D Slicer relies on."""
     return {names.get(value, f"label {value}"): value for value in map(int, np.unique(label)) if value}
 
 
 def volumes_ml(label: np.ndarray, voxel_mm3: float, names: Mapping[str, int]) -> dict[str, float]:
-    """Volume of each label of a label map, in millilitres."""
+    """Return the volume of each label in a label map, in millilitres."""
     return {name: round(float((label == value).sum()) * voxel_mm3 / 1000, 3) for name, value in names.items()}
 
 
 def ejection_fraction(volumes: Sequence[float]) -> float | None:
-    """(largest - smallest) / largest volume of a heart cycle, in percent; None where it is always empty."""
+    """Return (largest - smallest) / largest volume of a heart cycle, in percent; None if it is always empty."""
     largest = max(volumes)
     return round(100 * (largest - min(volumes)) / largest, 2) if largest > 0 else None
 
@@ -140,11 +140,11 @@ def write_like(values: np.ndarray, reference: nib.Nifti1Image) -> str:
     """Write a map on the grid of a reference, with its header, to a new temporary NIfTI file.
 
     Args:
-        values: as many as the reference has voxels; whole numbers of up to 32 bits stay such.
-        reference: of which only grid and header are used.
+        values: one value per voxel of the reference; whole numbers of up to 32 bits stay whole numbers.
+        reference: the image whose grid and header are used.
 
     Returns:
-        the file's name, for the caller to remove.
+        the name of the file, which the caller must remove.
     """
     with tempfile.NamedTemporaryFile(suffix=".nii.gz", delete=False) as file:
         pass
@@ -153,7 +153,7 @@ def write_like(values: np.ndarray, reference: nib.Nifti1Image) -> str:
 
 
 def _written_dtype(values: np.ndarray) -> type[np.generic]:
-    """What viewers read: float32, or the first of these integers that holds all values."""
+    """Return a type that viewers read: float32, or the first of these integer types that fits all values."""
     if values.dtype.kind == "f":
         return np.float32
     low, high = int(values.min()), int(values.max())

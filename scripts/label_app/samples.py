@@ -1,4 +1,4 @@
-"""The shipped samples as studies and atlases of a server: ``python -m scripts.label_app.samples FOLDER``."""
+"""Copies the shipped samples to studies and atlases for a server: ``python -m scripts.label_app.samples FOLDER``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEARTS = ("SC-HF-NI-15", "SC-HYP-09", "SC-N-10")
 def write_samples(folder: Path) -> None:
     """Make ``studies``, with the labels of the hearts at end-diastole, and ``atlases/<name>`` for each anatomy.
 
-    Nothing happens where the studies are there.
+    If the studies exist already, nothing happens.
     """
     samples, studies = Path(BUNDLE_ROOT) / "tests" / "data", folder / "studies"
     if studies.exists():

@@ -16,17 +16,17 @@ from .options import read_options
 __all__ = ["WorstExplained"]
 
 logger = logging.getLogger(__name__)
-KEY = "registration_similarity"  # in the datastore's information about an image
+KEY = "registration_similarity"  # in the datastore's information on an image
 
 
 class WorstExplained(Strategy):
-    """The image without a label that is least like its atlas, or its other frame, after registration.
+    """Chooses the image without a label that is least similar to its atlas, or its other frame, after registration.
 
-    Similarities are kept in the datastore. A request measures at most ``max_images`` new ones, in order of name.
+    Similarities are kept in the datastore. A request measures at most ``max_images`` new ones, in the order of names.
 
     Args:
-        similarity: of an image, by its id; None where there is nothing to compare it with.
-        state: names the weights and atlases that it depends on.
+        similarity: function that returns the similarity of an image, by its id; None if there is nothing to compare.
+        state: function that returns a text, which changes with the weights and atlases.
     """
 
     def __init__(self, similarity: Callable[[str], float | None], state: Callable[[], str]) -> None:
@@ -55,7 +55,7 @@ class WorstExplained(Strategy):
             if stored.get("state") == state:
                 known[image] = stored["value"]
         compared = {image: value for image, value in known.items() if value is not None}
-        # what nothing explains comes last: as a rule it belongs to no task of this server
+        # images without a similarity come last: usually they belong to no task of this server
         chosen = min(compared or known, key=lambda image: (compared.get(image, math.inf), image), default=None)
         return None if chosen is None else {"id": chosen, "weight": known[chosen]}
 

@@ -1,4 +1,4 @@
-"""The files that clients upload, apart from all others."""
+"""The files that clients upload, in a separate folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Uploads"]
 
 
 class Uploads:
-    """A folder that takes what the process writes for requests, and ends with it.
+    """A temporary folder for the files of requests; it is removed when the process ends.
 
-    In the temporary folder of the system, where MONAI Label writes uploads, the files may be anyone's.
+    MONAI Label would write uploads to the temporary folder of the system, which has files of other programs, too.
 
     Attributes:
-        sessions: uploads that are kept for a while; in ``MONAI_LABEL_SESSION_PATH``, where that is set.
+        sessions: uploads that are kept for some time; in ``MONAI_LABEL_SESSION_PATH``, if it is set.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Uploads:
         return file.is_file() and any(file.is_relative_to(folder) for folder in (self.folder, kept))
 
     def remove(self, *names: object) -> None:
-        """Remove those of these files that were uploaded for one request alone."""
+        """Remove the files among these that were uploaded for one request only."""
         for file in (Path(str(name)).resolve() for name in names):
             if file.parent == self.folder:
                 file.unlink(missing_ok=True)

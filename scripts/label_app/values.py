@@ -1,4 +1,4 @@
-"""What a client may send as a name, as a file and as JSON."""
+"""Checks of names, files and JSON that a client sends."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..support.errors import InputError
 __all__ = ["check_file", "check_name", "quoted", "read_object"]
 
 NAME = re.compile(r"\w[\w .+()=#-]*")
-LONGEST_NAME = 180  # in bytes: a folder takes 255, with what is put before and after it
-LONGEST_PATH = 240  # likewise, of an upload as MONAI Label keeps it
-LONGEST_JSON = 100_000  # in bytes: a request becomes an argument of a process, which takes 128 KiB
+LONGEST_NAME = 180  # in bytes; file systems allow 255, including prefixes and extensions
+LONGEST_PATH = 240  # in bytes, for the file name of an upload as MONAI Label keeps it
+LONGEST_JSON = 100_000  # in bytes; a request becomes an argument of a process, which allows 128 KiB
 DEEPEST_JSON = 20
 
 
@@ -33,7 +33,7 @@ def check_name(role: str, name: str) -> None:
 def check_file(role: str, file: UploadFile) -> None:
     """Raise an :class:`InputError` unless an upload is named as a NIfTI file.
 
-    3D Slicer sends the path that a file has on its own machine, of which MONAI Label keeps the end.
+    3D Slicer sends the path of the file on its own machine; MONAI Label keeps the end of it.
     """
     path = file.filename or ""
     *folders, name = re.split(r"[/\\]", path)
@@ -47,17 +47,17 @@ def check_file(role: str, file: UploadFile) -> None:
 
 
 def read_object(role: str, text: str | bytes) -> dict[str, Any]:
-    """A JSON object; nothing that JSON itself does not know, such as NaN, and nothing that cannot be written again.
+    """Read a JSON object. Values that strict JSON does not have, such as NaN, are refused.
 
     Raises:
-        InputError: when it is none, or is too long or too deep.
+        InputError: when the text is not such an object, or is too long or too deeply nested.
     """
     if len(text) > LONGEST_JSON:
         raise InputError(f"{role} has {len(text)} bytes: expected at most {LONGEST_JSON}.")
     try:
         value = json.loads(text, parse_constant=_refuse, parse_float=_read_float)
         _check_json(value, DEEPEST_JSON)
-    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError too is a ValueError
+    except (ValueError, RecursionError) as error:  # a UnicodeDecodeError is a ValueError, too
         raise InputError(f"{role} is not valid JSON ({error}).") from error
     if not isinstance(value, dict):
         raise InputError(f"{role} is {quoted(value)}: expected a JSON object.")
@@ -65,7 +65,7 @@ def read_object(role: str, text: str | bytes) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def _read_float(text: str) -> float:
@@ -86,6 +86,6 @@ def _check_json(value: Any, depth: int) -> None:
 
 
 def quoted(value: object) -> str:
-    """A value that a client sent, for a message: in one line, and not too long for it."""
+    """Format a value that a client sent for a message: in one line, and shortened."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:70]}... ({len(text)} characters)"

@@ -1,4 +1,4 @@
-"""The server that clients talk to: MONAI Label's endpoints behind the gate, for no pages but its own."""
+"""The web server: MONAI Label's endpoints behind the gate; it only answers its own pages."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ __all__ = ["build_server"]
 
 
 def build_server(checks: Iterable[tuple[APIRouter, Callable[..., Any]]]) -> FastAPI:
-    """A server of some of MONAI Label's endpoints, whose every error is one line.
+    """Make a server with some of MONAI Label's endpoints, whose errors take one line.
 
     Args:
-        checks: the groups of endpoints, and a dependency that sees each request before they do.
+        checks: the groups of endpoints, each with a dependency that checks every request first.
     """
     server = FastAPI(title=settings.MONAI_LABEL_PROJECT_NAME, docs_url="/", redoc_url="/docs")
     prefix = settings.MONAI_LABEL_API_STR
@@ -53,14 +53,15 @@ def build_server(checks: Iterable[tuple[APIRouter, Callable[..., Any]]]) -> Fast
 
 
 class OwnPages:
-    """Answers no page of another site, and nobody who takes the server for another one.
+    """Refuses requests from pages of other sites, and requests that use another name for the server.
 
-    A browser sends what any page asks for, to servers of its own network too. It names the page's site in ``Origin``,
-    and the server's name, which may be the page's own and only lead here, in ``Host``.
+    A browser sends the requests of any page, also to servers in its own network. It names the site of the page in
+    ``Origin``, and the server in ``Host``; a page of another site may use its own name, which leads to this server.
 
     Args:
-        app: what to protect.
-        origins: other sites whose pages may ask, as ``https://viewer.example:3000``; they name the server as well.
+        app: the application to protect.
+        origins: other sites whose pages may send requests, such as ``https://viewer.example:3000``; their names are
+            also accepted as names of the server.
     """
 
     def __init__(self, app: ASGIApp, origins: Sequence[str] = ()) -> None:
@@ -74,7 +75,7 @@ class OwnPages:
         await (answer or self.app)(scope, receive, send)
 
     def refuse(self, scope: Scope) -> JSONResponse | None:
-        """The answer to what does not concern the server; None lets a request pass."""
+        """Return the answer to a request that is refused, or None if it may pass."""
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         allowed = "expected the server's own, or one in MONAI_LABEL_CORS_ORIGINS."
@@ -96,14 +97,12 @@ class OwnPages:
 
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
-    """The message of an error as JSON, in one line: 4xx for a bad request, 500 with the server's log for a defect."""
+    """Answer with the message of an error as JSON, in one line: 4xx for a bad request, 500 for a defect."""
     if isinstance(error, RequestValidationError):
         faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()]
         return _answer("; ".join(faults), 422)
     if isinstance(error, HTTPException):
-        status = (
-            400 if error.status_code == 500 else error.status_code
-        )  # MONAI Label says 500 when a request lacks a file
+        status = 400 if error.status_code == 500 else error.status_code  # MONAI Label uses 500 if a request has no file
         return _answer(str(error.detail), status, error.headers)
     if isinstance(error, InputError):
         return _answer(str(error), 400)
