@@ -1,4 +1,4 @@
-"""Folders of known data sets to lists of subjects: by file names alone, no image is read."""
+"""Lists the subjects of data sets in known layouts, by their file names; no image is read."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def find_subjects(dataset_dir: str | Path | None, layout: str | None = None) -> 
     """List the subjects of a data set.
 
     Args:
-        dataset_dir: its folder, or a JSON list of pairs, see :func:`read_pairs`, each of which is a subject then.
-        layout: its layout, a name in :data:`LAYOUTS`; by default what the files in the folder say.
+        dataset_dir: its folder, or a JSON list of pairs, see :func:`read_pairs`; then each pair is a subject.
+        layout: its layout, a name in :data:`LAYOUTS`; by default guessed from the files.
 
     Returns:
-        the subjects that have all their images, with and without labels; the log says which were skipped.
+        the subjects that have all their images, with or without labels; the log names those that were skipped.
 
     Raises:
-        InputError: when there is no such folder or layout, no layout or more than one fits, no subject is complete,
+        InputError: when the folder or layout does not exist, no layout or more than one fits, no subject is complete,
             or a file that describes the data set is not usable.
     """
     if dataset_dir is None:
@@ -39,7 +39,7 @@ def find_subjects(dataset_dir: str | Path | None, layout: str | None = None) -> 
     if root.suffix == ".json":
         return _read_datalist(root)
     if not root.is_dir():
-        raise InputError(f"dataset_dir: {root} is not a folder: expected one with a data set in it.")
+        raise InputError(f"dataset_dir: {root} is not a folder: expected a folder with a data set.")
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"unknown layout '{layout}': expected one of {', '.join(LAYOUTS)}.")
     chosen = _guess(root) if layout is None else LAYOUTS[layout]
@@ -47,7 +47,7 @@ def find_subjects(dataset_dir: str | Path | None, layout: str | None = None) -> 
     skipped = ", ".join(f"{name} ({reason})" for name, reason in sorted(cohort.skipped.items()))
     if not cohort.subjects:
         found = f"skipped {skipped}" if skipped else f"found {_content(root)}"
-        raise InputError(f"{root} holds no subject of layout {chosen.name}: {found}; expected {chosen.expected}.")
+        raise InputError(f"{root} has no subject in the layout {chosen.name}: {found}; expected {chosen.expected}.")
     if skipped:
         logger.warning("%s: skipped %s", root, skipped)
     without = [subject.name for subject in cohort.subjects if subject.labels.keys() != subject.images.keys()]
@@ -81,7 +81,7 @@ def _guess(root: Path) -> Layout:
         fitting = [layout for layout in LAYOUTS.values() if layout.priority == priority and _fits(layout, root)]
         if len(fitting) > 1:
             names = " and ".join(layout.name for layout in fitting)
-            raise InputError(f"{root} fits the layouts {names}: found {_content(root)}; say which with --layout.")
+            raise InputError(f"{root} fits the layouts {names}: found {_content(root)}; name one with --layout.")
         if fitting:
             return fitting[0]
     raise InputError(f"{root} fits no known layout: found {_content(root)}; expected one of {', '.join(LAYOUTS)}.")
@@ -98,7 +98,7 @@ def _content(folder: Path, first: int = 5) -> str:
 
 
 def _form_fits(form: Form, root: Path) -> bool:
-    """Whether any subject has any of its images."""
+    """Return whether any subject has any of its images."""
     return any(
         path.is_file()
         for base, _ in _bases(form, root)
@@ -112,7 +112,7 @@ def _bases(form: Form, root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _visible(base: Path, pattern: str) -> list[str]:
-    """Names of what fits the pattern, without what macOS and other tools hide."""
+    """Return the names that fit a pattern, without the hidden files of macOS and other tools."""
     return sorted(path.name for path in base.glob(pattern) if not path.name.startswith((".", "_")))
 
 
@@ -121,7 +121,7 @@ def _names(form: Form, base: Path) -> list[str]:
 
 
 def _files(form: Form, base: Path, name: str) -> tuple[dict[str, Path], dict[str, Path], str]:
-    """Images, labels and group of a subject; "?" stands in a file's name for what ``info`` does not say."""
+    """Return images, labels and group of a subject; a file name contains "?" where ``info`` has no value."""
     info = {}
     path = base / form.info.format(name=name)
     if form.info and path.is_file():
@@ -159,7 +159,7 @@ def _read_forms(layout: Layout, root: Path) -> Cohort:
 
 
 def _read_table(table: Table, base: Path) -> dict[str, dict[str, str]]:
-    """Group and split of each subject, by its name without leading zeros; nothing where there is no table."""
+    """Read group and split of each subject, by its name without leading zeros; nothing without a table."""
     paths = (Path(os.path.normpath(base / file)) for file in table.files)  # ".." by name, not through a link
     path = next((path for path in paths if path.is_file()), None)
     if path is None:

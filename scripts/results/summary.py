@@ -1,4 +1,4 @@
-"""The results of many pairs: one table of all, statistics, plots."""
+"""The results of many pairs: a table, statistics and plots."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ WORST = 0.3
 
 
 class EvaluationSummary:
-    """Writes ``metrics.csv`` (a row a pair), ``summary.json``, ``dice.png`` and ``regularity.png``, and prints a table.
+    """Writes ``metrics.csv`` (one row per pair), ``summary.json``, ``dice.png`` and ``regularity.png``; prints a table.
 
     Args:
-        output_dir: where to.
-        label_names: name of each class; others keep their number.
-        weights: the file whose checksum goes into ``summary.json``; None when no network was used.
-        about: what was evaluated, for ``summary.json``.
-        overwrite: replace files of these names that are not those of an evaluation; those of one always are.
+        output_dir: the folder to write to.
+        label_names: name of each class; classes without a name keep their number.
+        weights: the file whose checksum goes into ``summary.json``; None if no network was used.
+        about: information on what was evaluated, for ``summary.json``.
+        overwrite: also replace files with these names that an evaluation did not write; results of an evaluation are
+            always replaced.
     """
 
     def __init__(
@@ -65,23 +66,23 @@ class EvaluationSummary:
         """Make the output folder, before anything is evaluated.
 
         Raises:
-            InputError: when it cannot be written to, or holds files of these names that are not those of an evaluation.
+            InputError: when it cannot be written to, or has files with these names that an evaluation did not write.
         """
         there = [file for file in OUTPUTS if os.path.lexists(self.output_dir / file)]
         if there and not (self.overwrite or read_record(self.output_dir / "summary.json")):
             raise InputError(
-                f"output_dir: {self.output_dir} holds {there[0]}, which is not that of an evaluation: "
+                f"output_dir: {self.output_dir} has a file {there[0]} that no evaluation wrote: "
                 "expected another folder, or --overwrite true."
             )
         prepare_folder(self.output_dir)
 
     def write(self, results: Sequence[Mapping[str, Any]], failures: Mapping[str, str], seconds: float) -> None:
-        """Write all files, or none where one fails.
+        """Write all files, or none if one of them fails.
 
         Args:
-            results: of each pair ``name``, ``metrics`` and ``seconds`` of each stage.
-            failures: what went wrong with the pairs that are not there.
-            seconds: that all took.
+            results: for each pair, its ``name``, ``metrics`` and the ``seconds`` of each stage.
+            failures: for each pair that failed, by name, what went wrong.
+            seconds: time for all pairs.
         """
         rows: list[Row] = [{"pair": r["name"], **flatten(finite(r["metrics"]), self.label_names)} for r in results]
         columns = dict.fromkeys(column for row in rows for column in row)
@@ -109,9 +110,10 @@ class EvaluationSummary:
 
 
 def statistics(column: str, values: Sequence[float]) -> dict[str, float]:
-    """Of one measure of many pairs; ``worst_30_percent`` is the mean over that part of the pairs, rounded up.
+    """Return statistics of one measure over many pairs.
 
-    Low is bad for Dice and correlation, high for all others. The standard deviation is that of these pairs.
+    ``worst_30_percent`` is the mean over the worst 30 % of the pairs, rounded up: the lowest values of Dice and
+    correlation, the highest values of all other measures. The standard deviation is that of these pairs.
     """
     ordered = np.sort(values)
     if not column.startswith(HIGHER_IS_BETTER):
@@ -126,7 +128,7 @@ def statistics(column: str, values: Sequence[float]) -> dict[str, float]:
 
 
 def write_csv(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
-    """With six digits; what is not defined is empty."""
+    """Write a CSV file with six digits; undefined values are empty."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
@@ -135,7 +137,7 @@ def write_csv(rows: Sequence[Row], columns: Sequence[str], path: Path) -> None:
 
 
 def _draw_dice(rows: Sequence[Row], classes: Sequence[str], path: Path) -> None:
-    from matplotlib.figure import Figure  # slow to import, and only wanted here
+    from matplotlib.figure import Figure  # slow to import, and only needed here
 
     figure = Figure(figsize=(7, 1.5 + 0.45 * len(classes)), layout="constrained", dpi=120)
     axis = figure.subplots()
@@ -159,7 +161,7 @@ def _draw_dice(rows: Sequence[Row], classes: Sequence[str], path: Path) -> None:
 
 
 def _draw_regularity(rows: Sequence[Row], path: Path) -> None:
-    """A point a pair; without labels, accuracy is the correlation of the images."""
+    """Draw one point per pair; without labels, accuracy is the correlation of the images."""
     from matplotlib.figure import Figure
 
     title, measure = ("mean Dice", "dice.after.mean")

@@ -20,12 +20,12 @@ def find_input_error(error: BaseException | None) -> InputError | None:
 
 
 def unknown_option(name: str, known: Collection[str], prefix: str = "") -> InputError:
-    """The error for an option that does not exist; its message names the nearest one that does.
+    """Make the error for an option that does not exist; its message names the most similar option.
 
     Args:
-        name: the option that was given.
+        name: the unknown option.
         known: the options that exist.
-        prefix: of all of them in the message, as in ``--``.
+        prefix: prefix of all options in the message, such as ``--``.
     """
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {prefix}{nearest[0]}?" if nearest else f"expected one of {', '.join(sorted(known))}."

@@ -1,4 +1,4 @@
-"""Output folders, files that are written whole or not at all, and their checksums."""
+"""Output folders, files that are written completely or not at all, and checksums."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ __all__ = [
     "user_path",
 ]
 
-PARTIAL = ".partial_"  # what every temporary file and folder of this bundle begins with
+PARTIAL = ".partial_"  # prefix of every temporary file and folder of this bundle
 
 
 def user_path(value: str | Path, role: str) -> Path:
-    """The path that a user gave, with ``~`` for a home folder. Nothing needs to be there.
+    """Return a path from the user; ``~`` stands for the home folder. The path need not exist.
 
     Args:
-        value: as it was written.
-        role: which file or folder it is to be, for the message.
+        value: the path as it was written.
+        role: what the file or folder is, for the error message.
 
     Raises:
-        InputError: when no file can have that name, or nobody may look for it.
+        InputError: when no file can have this name, or it cannot be accessed.
     """
     if not isinstance(value, str | Path) or str(value) == "":
         raise InputError(f"{role} is {value!r}: expected the name of a file or a folder.")
@@ -47,7 +47,7 @@ def user_path(value: str | Path, role: str) -> Path:
     except (FileNotFoundError, NotADirectoryError):
         return path
     except RuntimeError as error:
-        raise InputError(f"{role}: {value} begins with the home of a user who is not there.") from error
+        raise InputError(f"{role}: {value} begins with the home folder of a user who does not exist.") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{role}: {str(value)!r} cannot be the name of a file or a folder ({reason}).") from error
@@ -55,10 +55,10 @@ def user_path(value: str | Path, role: str) -> Path:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make an output folder, where it is not there, and make sure that it can be written to.
+    """Make an output folder, if it does not exist, and check that it can be written to.
 
     Raises:
-        InputError: when it cannot.
+        InputError: when it cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,18 +69,18 @@ def prepare_folder(folder: Path) -> None:
 
 @contextmanager
 def replace_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Write files together or not at all: gives a temporary folder, from which they move once all are written.
+    """Write several files, or none of them: yield a temporary folder, whose files move to ``folder`` at the end.
 
-    Files of these names that are in ``folder`` and were not written anew are removed. Of several, the last one is
-    removed first and moved last, so that where it is, all are there. After an error nothing has changed; a process that
-    was killed may leave the temporary folder, see :func:`remove_debris`.
+    Old files with these names that are not written again are removed. The last one of several names is removed first
+    and moved last: if it exists, all files exist. After an error, nothing has changed; a process that was killed may
+    leave the temporary folder, see :func:`remove_debris`.
 
     Args:
-        folder: where the files go; it is made where it is not there.
-        names: of all files that may be written.
+        folder: the folder for the files; it is made if it does not exist.
+        names: names of all files that may be written.
 
     Raises:
-        InputError: when the files cannot be written, as on a full disk.
+        InputError: when the files cannot be written, for example on a full disk.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def replace_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def _move(source: Path, folder: Path, names: Sequence[str]) -> None:
-    """The end of :func:`replace_files`: what is on the disk is whole, whenever the machine stops."""
+    """Move the files of :func:`replace_files` so that they are complete on the disk whenever the machine stops."""
     written = [name for name in names if (source / name).exists()]
     for path in (*(source / name for name in written), source):
         _flush(path)
@@ -107,7 +107,7 @@ def _move(source: Path, folder: Path, names: Sequence[str]) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Have the system write a file, or the entries of a folder, to the disk."""
+    """Make the system write a file, or the entries of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -116,10 +116,10 @@ def _flush(path: Path) -> None:
 
 
 def remove_debris(folder: Path) -> bool:
-    """Remove what a killed process left in a folder that this one is about to write to.
+    """Remove the temporary files of a killed process from a folder, before this process writes to it.
 
     Returns:
-        whether there was any.
+        whether there were any.
     """
     debris = list(folder.glob(f"{PARTIAL}*")) if folder.is_dir() else []
     for path in debris:
@@ -131,7 +131,7 @@ def remove_debris(folder: Path) -> bool:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A JSON file that this bundle wrote about its results; empty where there is none, or it is another's."""
+    """Read a JSON file that this bundle wrote about its results; empty if it does not exist, or is not from here."""
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -140,19 +140,19 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` make a file of this name in a temporary folder, from which it moves once it is whole."""
+    """Let ``write`` make a file in a temporary folder, and move it to ``path`` once it is complete."""
     with replace_files(path.parent, [path.name]) as temporary:
         write(temporary / path.name)
 
 
 def finite(value: Any) -> Any:
-    """JSON has no NaN: null says that a measure is not defined."""
+    """Replace NaN and infinite values, which JSON does not have, by None, for measures that are not defined."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256(path: Path) -> str:
-    """Checksum of a file."""
+    """Return the checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

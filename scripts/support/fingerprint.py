@@ -1,4 +1,4 @@
-"""What the options of objects are, in a few letters: equal for objects that were made in the same way."""
+"""Checksums of the options of objects: equal for objects that were made in the same way."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 def fingerprint(*parts: Any) -> str:
-    """A checksum of the public attributes of objects, of those in them, and so on.
+    """Return a checksum of the public attributes of objects, and of the objects in them.
 
-    Tensors and random states do not count, as they change while they are used; nor does the device.
+    Tensors and random states do not count, because they change during use; neither does the device.
 
     Args:
-        parts: networks, transforms and other objects; what they are made of, not what they have learned.
+        parts: networks, transforms and other objects. Their options count, learned weights do not.
 
     Returns:
         16 hexadecimal digits.
@@ -34,7 +34,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 def _describe(value: Any, above: tuple[int, ...]) -> Any:
-    """A value as JSON can hold it; ``above`` are the objects that it is part of."""
+    """Convert a value to a form for JSON; ``above`` are the objects that contain it."""
     if isinstance(value, PLAIN):
         return value
     if isinstance(value, Enum):

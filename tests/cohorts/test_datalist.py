@@ -69,7 +69,10 @@ def test_displacements_are_found_by_the_name_of_the_pair(tmp_path):
         ([{"fixed": ["f"], "moving": "m"}], r"entry 0, fixed is \['f'\]: expected the name of a file"),
         ([{"fixed": "f\0", "moving": "m"}], r"entry 0, fixed: 'f\\x00' cannot be the name of a file"),
         ([{"fixed": "f" * 300, "moving": "m"}], r"cannot be the name of a file or a folder \(File name too long\)"),
-        ([{"fixed": "~nobody_of_this_name/f", "moving": "m"}], "begins with the home of a user who is not there"),
+        (
+            [{"fixed": "~nobody_of_this_name/f", "moving": "m"}],
+            "begins with the home folder of a user who does not exist",
+        ),
         ([{"fixed": "f", "moving": "m", "name": "a\0"}], r"has the name 'a\\x00': expected a folder name"),
         ([{"fixed": "f", "moving": "m", "name": ["a"]}], r"has the name \['a'\]: expected a folder name"),
         ("[" * 100_000, "is not valid JSON"),

@@ -353,7 +353,7 @@ def test_learn2reg_within_subjects(tree):
         ('{"labels": {"a": "b"}}', "A_dataset.json does not describe .*ValueError: invalid literal"),
         (
             '{"training": []}',
-            "holds no subject of layout learn2reg: found A_dataset.json; expected <name>_dataset.json",
+            "has no subject in the layout learn2reg: found A_dataset.json; expected <name>_dataset.json",
         ),
     ],
 )
@@ -399,9 +399,7 @@ def test_a_given_layout_is_not_guessed(tree, caplog):
 
 def test_a_folder_of_two_layouts_needs_the_name_of_one(tree):
     root = tree(volume("IBSR_01"), sunnybrook("SC-N-10"))
-    with pytest.raises(
-        InputError, match="fits the layouts sunnybrook and ibsr: found IBSR_01, SC-N-10; say which with"
-    ):
+    with pytest.raises(InputError, match="fits the layouts sunnybrook and ibsr: found IBSR_01, SC-N-10; name one with"):
         find_subjects(root)
     assert names(find_subjects(root, "ibsr")) == ["IBSR_01"]
 
@@ -429,7 +427,7 @@ def test_other_decathlon_tasks_are_not_taken_for_learn2reg(tmp_path):
 
 
 def test_missing_folders_and_unknown_layouts(tmp_path):
-    with pytest.raises(InputError, match="dataset_dir: .*/none is not a folder: expected one with a data set in it"):
+    with pytest.raises(InputError, match="dataset_dir: .*/none is not a folder: expected a folder with a data set"):
         find_subjects(tmp_path / "none")
     with pytest.raises(
         InputError, match="unknown layout 'acdc2': expected one of ukbb, mnms2, acdc, sunnybrook, camcan"

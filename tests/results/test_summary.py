@@ -113,7 +113,7 @@ def test_the_printed_table():
 
 def test_files_that_are_not_those_of_an_evaluation_are_kept(tmp_path):
     (tmp_path / "metrics.csv").write_text("mine")
-    with pytest.raises(InputError, match=r"holds metrics.csv, which is not that of an evaluation: .*--overwrite true"):
+    with pytest.raises(InputError, match=r"has a file metrics.csv that no evaluation wrote: .*--overwrite true"):
         EvaluationSummary(tmp_path).prepare()
     assert (tmp_path / "metrics.csv").read_text() == "mine"
     EvaluationSummary(tmp_path, overwrite=True).prepare()

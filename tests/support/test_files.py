@@ -45,7 +45,10 @@ def test_names_that_no_file_can_have(tmp_path):
         (["a"], r"fixed is \['a'\]: expected the name"),
         ("a\0b", r"fixed: 'a\\x00b' cannot be the name of a file or a folder \(embedded null byte\)"),
         ("a" * 300, r"cannot be the name of a file or a folder \(File name too long\)"),
-        ("~nobody_of_this_name/a", "fixed: ~nobody_of_this_name/a begins with the home of a user who is not there"),
+        (
+            "~nobody_of_this_name/a",
+            "fixed: ~nobody_of_this_name/a begins with the home folder of a user who does not exist",
+        ),
     ):
         with pytest.raises(InputError, match=message):
             user_path(value, "fixed")
