@@ -84,9 +84,9 @@ class NCC(Similarity):
         return (covariance * var_fixed / denominator * w - f) * (2 * covariance / denominator)
 
     def residual(self, fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        f, w, covariance, (_, var_warped) = _global_moments(fixed, warped)
+        f, w, covariance, (var_fixed, var_warped) = _global_moments(fixed, warped)
         slope = covariance / (var_warped + EPSILON)
-        return f - slope * w, slope
+        return var_fixed / (var_fixed + EPSILON) * f - slope * w, slope
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,10 @@ class LNCC(Similarity):
         return fixed * adjoint[:, 0:1] + 2 * warped * adjoint[:, 1:2] - adjoint[:, 2:3]
 
     def residual(self, fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        mean_fixed, mean_warped, mean_product, mean_square = window_mean(
-            torch.cat([fixed, warped, fixed * warped, warped.square()], 1), self.window_size
-        ).split(1, 1)
-        slope = (mean_product - mean_fixed * mean_warped) / (mean_square - mean_warped.square() + FLAT)
-        return fixed - mean_fixed - slope * (warped - mean_warped), slope
+        covariance, var_fixed, var_warped, mean_fixed, mean_warped = _local_moments(fixed, warped, self.window_size)
+        slope = covariance / (var_warped + FLAT)
+        # the fixed image counts as far as it exceeds the noise too, so that equal images leave no residual
+        return var_fixed / (var_fixed + FLAT) * (fixed - mean_fixed) - slope * (warped - mean_warped), slope
 
 
 def local_correlation(fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> torch.Tensor:

@@ -20,7 +20,7 @@ from ..deformation.grid import to_native_ddf
 from ..images.loading import Source
 from ..results.measures import MeasurePair
 from ..results.registered import RegisteredPair
-from ..support.errors import InputError, unknown_option
+from ..support.errors import InputError, find_input_error, unknown_option
 from ..support.files import user_path
 from ..support.fingerprint import fingerprint
 
@@ -131,7 +131,10 @@ class Registration:
         pair = {"fixed": fixed, "moving": moving, "label_fixed": label_fixed, "label_moving": label_moving}
         inputs: dict[str, Any] = {key: value for key, value in pair.items() if value is not None}
         start = time.perf_counter()
-        data = self.preprocessing(inputs)
+        try:
+            data = self.preprocessing(inputs)
+        except Exception as error:  # MONAI wraps what a transform raises
+            raise find_input_error(error) or error from None
         seconds = time.perf_counter() - start
         result = self.register(inputs, data)
         result.seconds = {"read": seconds, **result.seconds}

@@ -145,3 +145,12 @@ def test_unknown_names_and_even_windows_are_refused():
         get_similarity("mi")
     with pytest.raises(InputError, match="window_size must be a positive odd number, got 4"):
         get_similarity("lncc", 4)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_equal_images_leave_no_residual(similarity):
+    image = torch.rand(1, 1, 12, 14, generator=torch.Generator().manual_seed(1))
+    image[..., :5] = 0.3  # flat, where only noise would be fitted
+    chosen = get_similarity(similarity)
+    described = chosen.describe(image)
+    assert torch.equal(chosen.residual(described, described)[0], torch.zeros_like(described))

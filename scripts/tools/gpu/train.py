@@ -202,7 +202,7 @@ class GpuTraining:
     def _save(self, spent: float) -> None:
         # without Adam's moments, which the warm-up estimates again: a third of the size
         parts = {"network": self.network, "average": self.average}
-        state = {name: part.state_dict() for name, part in parts.items()}
+        state = {name: {key: value.cpu() for key, value in part.state_dict().items()} for name, part in parts.items()}
         checkpoint = {**state, "iteration": self.iteration, "spent": spent}
         replace_file(self.output_dir / "checkpoint.pt", partial(torch.save, checkpoint))
         replace_file(self.output_dir / "model.pt", partial(torch.save, state["average"]))
