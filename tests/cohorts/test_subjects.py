@@ -146,7 +146,7 @@ def test_acdc_without_its_frame_numbers_is_skipped(tree, tmp_path, monkeypatch, 
     del second["acdc/patient002/Info.cfg"]
     root = tree(first, second) / "acdc"
     with pytest.raises(
-        InputError, match=r"no subject of layout acdc: skipped patient001 \(no patient001_frame0\?.nii.gz\)"
+        InputError, match=r"no subject in the layout acdc: skipped patient001 \(no patient001_frame0\?.nii.gz\)"
     ):
         find_subjects(root)
     info.write_text("ED: 1\nES: 12\nGroup: DCM\n")
@@ -411,11 +411,11 @@ def test_folders_that_hold_nothing_known_are_described(tree, tmp_path):
     with pytest.raises(InputError, match="fits no known layout: found a, b, c, d, e and 2 more; expected one of"):
         find_subjects(root)
     with pytest.raises(
-        InputError, match="no subject of layout acdc: found a, b, c, d, e and 2 more; expected patient001"
+        InputError, match="no subject in the layout acdc: found a, b, c, d, e and 2 more; expected patient001"
     ):
         find_subjects(root, "acdc")
     with pytest.raises(
-        InputError, match=r"no subject of layout ukbb: skipped a \(no sa_ED.nii.gz\), b .*; expected <subj"
+        InputError, match=r"no subject in the layout ukbb: skipped a \(no sa_ED.nii.gz\), b .*; expected <subj"
     ):
         find_subjects(root, "ukbb")
 
