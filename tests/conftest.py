@@ -109,3 +109,15 @@ def oblique_affine(spacing, origin, degrees, flip):
     affine[:3, :3] = about_z @ about_x @ np.diag(np.array(spacing) * flip)
     affine[:3, 3] = origin
     return affine
+
+
+class Shift(torch.nn.Module):
+    """A network that moves everything by one vector, in voxels of its grid."""
+
+    def __init__(self, voxels):
+        super().__init__()
+        self.voxels = voxels
+
+    def forward(self, image):
+        vector = torch.tensor(self.voxels, dtype=torch.float32).view(1, -1, *[1] * (image.ndim - 2))
+        return vector.expand(len(image), -1, *image.shape[2:]).clone()

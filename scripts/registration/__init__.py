@@ -1,5 +1,6 @@
 """Registration of pairs: from two images to all that is known of the pair, for one pair and for many."""
 
 from .pair import Registration
+from .transform import RegisterImaged
 
-__all__ = ["Registration"]
+__all__ = ["RegisterImaged", "Registration"]

@@ -17,16 +17,23 @@ from torch.nn.parallel import DistributedDataParallel
 from ..cohorts.tasks import find_task
 from ..deformation.formats import read_displacement
 from ..deformation.grid import to_native_ddf
+from ..images import preprocess_pair
 from ..images.loading import Source
+from ..networks import LNCC, Demons, GraDIRN, initialise
+from ..networks.similarity import Similarity
 from ..results.measures import MeasurePair
 from ..results.registered import RegisteredPair
-from ..support.errors import InputError, find_input_error, unknown_option
+from ..support.errors import InputError, unknown_option, unwrapped
 from ..support.files import user_path
 from ..support.fingerprint import fingerprint
+from .inferer import RegistrationInferer
 
 __all__ = ["Registration"]
 
 Data = Mapping[Any, Any]
+
+CLASSICAL_REPEATS = {2: (20, 20, 20, 10), 3: (20, 20, 10)}  # on each level, by spatial_dims
+CLASSICAL_TAU = 4.0
 
 
 class Registration:
@@ -107,7 +114,52 @@ class Registration:
         if "weights" in overrides:
             overrides["weights"] = Path(overrides["weights"])  # a text that begins with $ would be evaluated
         parser.update(overrides)
-        return parser.get_parsed_content("registration")
+        with unwrapped():
+            return parser.get_parsed_content("registration")
+
+    @classmethod
+    def classical(
+        cls,
+        spatial_dims: int,
+        similarity: Similarity | str = "lncc",
+        num_repeats: Sequence[int] | None = None,
+        smoothing: float = 1.5,
+        device: torch.device | str | None = None,
+        memory_limit: float | None = None,
+        **preprocessing: Any,
+    ) -> Registration:
+        """A registration without weights: the explicit steps of the network alone, on the fixed image's own grid.
+
+        These are composed demons steps on an image pyramid. On the shipped samples, mean Dice is .902 for the hearts
+        (.932 with ``ssd``; .947 with the weights), .777 for the hippocampus (.781) and .733 for the brain (.739).
+
+        Args:
+            spatial_dims: 3 for volumes; 2 for images and for stacks, which are registered slice by slice.
+            similarity: what the steps increase: ``ssd``, ``ncc``, ``lncc`` or an object of ``scripts.networks``.
+            num_repeats: steps on each level of the pyramid, coarse to fine; the last level is the full resolution.
+            smoothing: standard deviation, in voxels of each level, of a Gaussian filter of the steps: more gives
+                smoother displacements.
+            device: where to compute, by default the first GPU where there is one.
+            memory_limit: GiB that a registration may take.
+            preprocessing: further arguments of :func:`scripts.images.preprocess_pair`: ``alignment``, ``spacing``,
+                ``spatial_size``, ``intensity_range``, ...
+
+        Raises:
+            InputError: when an argument is out of its range.
+        """
+        num_repeats = CLASSICAL_REPEATS.get(spatial_dims, (1,)) if num_repeats is None else num_repeats
+        if similarity == "lncc" and spatial_dims == 3:
+            similarity = LNCC(5)
+        step = Demons(similarity, smoothing)
+        network = GraDIRN(spatial_dims, [1] * len(num_repeats), num_repeats, step, None, "compose", ddf_smoothing=0.5)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        grid: dict[str, Any] = {"spacing": [-1] * 3, "spatial_size": [-1] * 3, **preprocessing}
+        return cls(
+            initialise(network, taus=CLASSICAL_TAU).to(device),
+            preprocess_pair(spatial_dims, **grid),
+            RegistrationInferer(spatial_dims, memory_limit=memory_limit),
+            device,
+        )
 
     @cached_property
     def settings(self) -> str:
@@ -131,10 +183,8 @@ class Registration:
         pair = {"fixed": fixed, "moving": moving, "label_fixed": label_fixed, "label_moving": label_moving}
         inputs: dict[str, Any] = {key: value for key, value in pair.items() if value is not None}
         start = time.perf_counter()
-        try:
+        with unwrapped():
             data = self.preprocessing(inputs)
-        except Exception as error:  # MONAI wraps what a transform raises
-            raise find_input_error(error) or error from None
         seconds = time.perf_counter() - start
         result = self.register(inputs, data)
         result.seconds = {"read": seconds, **result.seconds}

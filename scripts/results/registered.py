@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
+from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_tensor
 
 from ..deformation.grid import apply_affine, as_volume, by_image, lattice, sample
@@ -125,13 +126,14 @@ class RegisteredPair:
         """Bring any image or label of the moving subject to the fixed grid; 0 outside of it.
 
         Args:
-            image: shape (C, X, Y, Z), on any grid in the moving image's world.
+            image: shape (C, X, Y, Z) or (C, X, Y), on any grid in the moving image's world.
             mode: ``bilinear``, or ``nearest`` for labels.
 
         Returns:
             shape (C, X, Y, Z) of the fixed grid, float32, with the fixed image's metadata and its own file name.
         """
-        to_image = torch.linalg.solve(image.affine.double(), self.fixed.affine.double())
+        affine = torch.as_tensor(to_affine_nd(3, image.affine.double().cpu()))
+        to_image = torch.linalg.solve(affine, self.fixed.affine.double())
         points = lattice(self.fixed.shape[1:]) + convert_to_tensor(self.ddf, track_meta=False)
         return self._sample(image, apply_affine(to_image, points), mode)
 
@@ -152,7 +154,9 @@ class RegisteredPair:
         return apply_affine(torch.linalg.solve(image.affine.double(), to_world), lattice(self.fixed.shape[1:]))
 
     def _sample(self, image: MetaTensor, points: torch.Tensor, mode: str) -> MetaTensor:
-        return self._on_fixed_grid(sample(convert_to_tensor(image, track_meta=False), points, mode, fill=0), image)
+        values = convert_to_tensor(image, track_meta=False).cpu().float()
+        values = values if values.ndim == 4 else values[..., None]
+        return self._on_fixed_grid(sample(values, points, mode, fill=0), image)
 
     def _on_fixed_grid(self, values: torch.Tensor, source: MetaTensor) -> MetaTensor:
         """Values with the fixed image's metadata, but the file name of their source, by which MONAI's writers go."""

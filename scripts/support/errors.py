@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
-__all__ = ["InputError", "find_input_error", "unknown_option"]
+__all__ = ["InputError", "find_input_error", "unknown_option", "unwrapped"]
 
 
 class InputError(ValueError):
@@ -30,3 +31,15 @@ def unknown_option(name: str, known: Collection[str], prefix: str = "") -> Input
     nearest = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {prefix}{nearest[0]}?" if nearest else f"expected one of {', '.join(sorted(known))}."
     return InputError(f"unknown option {prefix}{name}: {hint}")
+
+
+@contextmanager
+def unwrapped() -> Iterator[None]:
+    """Raise an :class:`InputError` itself where a library wrapped it in its own exception."""
+    try:
+        yield
+    except Exception as error:
+        known = find_input_error(error)
+        if known is None:
+            raise
+        raise known from None
