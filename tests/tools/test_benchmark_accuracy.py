@@ -10,8 +10,8 @@ import torch
 from scripts.tools.benchmark import accuracy
 from scripts.tools.benchmark.__main__ import main
 from scripts.tools.benchmark.classical import bspline, demons, greedy, syn, unregistered
+from scripts.tools.benchmark.comparisons import COMPARISONS, Tool, UnavailableError, methods_of, parse_network
 from scripts.tools.benchmark.table import bootstrap_interval, compare, summarize
-from scripts.tools.benchmark.tasks import TASKS, Tool, UnavailableError, methods_of, parse_network
 
 from ..conftest import ROOT, SAMPLES, load_json, message_of
 
@@ -51,7 +51,8 @@ def test_a_known_shift_is_found_with_its_sign_and_order_of_axes(tool, package, d
 def test_a_stack_is_registered_slice_by_slice(tmp_path):
     (tmp_path / "acdc").symlink_to(SAMPLES / "sunnybrook")
     task = replace(
-        TASKS["cardiac"], tools={"sums": Tool(lambda f, m, unit: np.stack([f.mean() + 0 * f, m * unit]), {"unit": 2})}
+        COMPARISONS["cardiac"],
+        tools={"sums": Tool(lambda f, m, unit: np.stack([f.mean() + 0 * f, m * unit]), {"unit": 2})},
     )
     method = methods_of(task, tmp_path, {})["sums"]()
     image = torch.rand(2, 4, 5, 3)
@@ -131,9 +132,11 @@ def test_what_is_missing_is_said_in_one_line(tmp_path):
         assert said in message_of(
             lambda text=network + wrong: main([*arguments, "--methods", "added", "--network", text])
         )
-    missing = replace(TASKS["cardiac"], tools={"other": Tool(unregistered, package="other", module="no_such_module")})
     missing = replace(
-        missing, networks={"net": replace(TASKS["cardiac"].networks["VoxelMorph"], weights="no/model.pt")}
+        COMPARISONS["cardiac"], tools={"other": Tool(unregistered, package="other", module="no_such_module")}
+    )
+    missing = replace(
+        missing, networks={"net": replace(COMPARISONS["cardiac"].networks["VoxelMorph"], weights="no/model.pt")}
     )
     methods = methods_of(missing, tmp_path, {})
     with pytest.raises(UnavailableError, match=r"pip install -r requirements-benchmark.txt installs other"):
@@ -151,7 +154,7 @@ def small_task(monkeypatch, tmp_path):
         (tmp_path / "data" / "acdc").mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / "acdc" / name).symlink_to(SAMPLES / "sunnybrook" / name)
     small = {"subset": "all", "spatial_size": [48, 48, -1], "spacing": [4, 4, -1]}
-    monkeypatch.setitem(accuracy.TASKS, "cardiac", replace(TASKS["cardiac"], overrides=small))
+    monkeypatch.setitem(accuracy.COMPARISONS, "cardiac", replace(COMPARISONS["cardiac"], overrides=small))
     monkeypatch.setattr(accuracy.Benchmark, "_peak", lambda self, name: 12.5)
     return ["accuracy", "cardiac", "--data", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")]
 

@@ -1,4 +1,4 @@
-"""The tasks of the benchmark, each with its pairs, the settings of other tools, and its networks."""
+"""What is compared on each task: its pairs, the settings of other tools, and networks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,23 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
+from ...cohorts import find_task
 from ...registration import Registration
 from ...support.bundle import BUNDLE_ROOT
 from ...support.errors import InputError
 from ...support.files import sha256
 from .classical import bspline, demons, greedy, syn, unregistered
 
-__all__ = ["TASKS", "Method", "Network", "Task", "UnavailableError", "methods_of", "parse_network", "read_config"]
+__all__ = [
+    "COMPARISONS",
+    "Comparison",
+    "Method",
+    "Network",
+    "UnavailableError",
+    "methods_of",
+    "parse_network",
+    "read_config",
+]
 
 DIGEST_LENGTH = 12
 
@@ -79,19 +89,19 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Task:
-    """Pairs, and the grid on which all methods register them.
+class Comparison:
+    """The pairs of a task, and what registers them.
 
     Args:
+        task: name of the task, whose overlays ``evaluate.yaml`` gets.
         folder: folder of the data set below ``--data``.
-        overlays: overlays of ``evaluate.yaml``.
         overrides: values of ``evaluate.yaml`` that choose the pairs.
         tools: the tools by name.
         networks: the networks by name.
     """
 
+    task: str
     folder: str
-    overlays: tuple[str, ...]
     overrides: Mapping[str, Any]
     tools: Mapping[str, Tool]
     networks: Mapping[str, Network]
@@ -113,10 +123,10 @@ def _networks(task: str) -> dict[str, Network]:
     return {"VoxelMorph": trained("voxelmorph"), "GraDIRN, published": trained("published"), "GraDIRN": Network()}
 
 
-TASKS = {
-    "cardiac": Task(
+_ALL = (
+    Comparison(
+        "cardiac",
         "acdc",
-        (),
         {"subset": "all", "spatial_size": [128, 128, -1]},
         {
             "unregistered": Tool(unregistered),
@@ -129,9 +139,9 @@ TASKS = {
         },
         _networks("cardiac"),
     ),
-    "hippocampus": Task(
+    Comparison(
         "hippocampus",
-        ("hippocampus.yaml",),
+        "hippocampus",
         {"test": 40},
         {
             "unregistered": Tool(unregistered),
@@ -142,9 +152,9 @@ TASKS = {
         },
         _networks("hippocampus"),
     ),
-    "brain": Task(
+    Comparison(
+        "brain",
         "ibsr18_mni2mm",
-        ("brain.yaml",),
         {"subset": "all", "labelled": True},
         {
             "unregistered": Tool(unregistered),
@@ -155,20 +165,22 @@ TASKS = {
         },
         _networks("brain"),
     ),
-}
+)
+COMPARISONS = {comparison.task: comparison for comparison in _ALL}
 
 
-def read_config(task: Task, data: Path, network: Network | None = None) -> ConfigParser:
-    """Read ``evaluate.yaml`` with the overlays and overrides of a task, and of a network.
+def read_config(comparison: Comparison, data: Path, network: Network | None = None) -> ConfigParser:
+    """Read ``evaluate.yaml`` with the overlays and overrides of a comparison, and of a network.
 
     Raises:
         InputError: when a data set, overlay or option does not exist.
     """
-    folder = data.expanduser() / task.folder
+    folder = data.expanduser() / comparison.folder
     if not folder.is_dir():
-        raise InputError(f"--data: {folder} is not a folder: expected the data set '{task.folder}' below {data}.")
+        raise InputError(f"--data: {folder} is not a folder: expected the data set '{comparison.folder}' below {data}.")
     network = network or Network()
-    files = [Path(BUNDLE_ROOT) / "configs" / name for name in ("evaluate.yaml", *task.overlays, *network.overlays)]
+    files = [Path(file) for file in find_task(comparison.task).config_files("evaluate")]
+    files += [Path(BUNDLE_ROOT) / "configs" / name for name in network.overlays]
     for file in files:
         if not file.is_file():
             raise InputError(f"{file} does not exist: expected an overlay with a file in configs/.")
@@ -178,7 +190,7 @@ def read_config(task: Task, data: Path, network: Network | None = None) -> Confi
         if re.split("::|#", key)[0] not in parser.get():
             raise InputError(f"--network: unknown option {key}: expected one that evaluate.yaml defines.")
     common = {"bundle_root": BUNDLE_ROOT, "dataset_dir": str(folder), "device": "cpu", "surfaces": False}
-    parser.update({**common, **task.overrides, **network.overrides})
+    parser.update({**common, **comparison.overrides, **network.overrides})
     if network.weights is not None:
         parser["weights"] = str(Path(BUNDLE_ROOT) / network.weights)
     return parser
@@ -204,12 +216,12 @@ def parse_network(text: str) -> tuple[str, Network]:
     return name, Network(str(path), overlays, {key: yaml.safe_load(value) for key, value in overrides.items()})
 
 
-def methods_of(task: Task, data: Path, further: Mapping[str, Network]) -> dict[str, Callable[[], Method]]:
-    """Return by name a function that makes each method of a task ready to run, or raises :class:`UnavailableError`."""
-    dims = read_config(task, data).get_parsed_content("spatial_dims")
-    tools = {name: partial(_prepare_tool, name, tool, dims) for name, tool in task.tools.items()}
-    networks = {**task.networks, **further}
-    return {**tools, **{name: partial(_prepare_network, name, n, task, data) for name, n in networks.items()}}
+def methods_of(comparison: Comparison, data: Path, further: Mapping[str, Network]) -> dict[str, Callable[[], Method]]:
+    """Return by name a function that makes each method ready to run, or raises :class:`UnavailableError`."""
+    dims = read_config(comparison, data).get_parsed_content("spatial_dims")
+    tools = {name: partial(_prepare_tool, name, tool, dims) for name, tool in comparison.tools.items()}
+    networks = {**comparison.networks, **further}
+    return {**tools, **{name: partial(_prepare_network, name, n, comparison, data) for name, n in networks.items()}}
 
 
 def _prepare_tool(name: str, tool: Tool, spatial_dims: int) -> Method:
@@ -235,8 +247,8 @@ def _register_with(function: Callable[..., np.ndarray], spatial_dims: int, image
     return torch.from_numpy(np.concatenate([ddf, np.zeros_like(ddf[:1])]))
 
 
-def _prepare_network(name: str, declared: Network, task: Task, data: Path) -> Method:
-    parser = read_config(task, data, declared)
+def _prepare_network(name: str, declared: Network, comparison: Comparison, data: Path) -> Method:
+    parser = read_config(comparison, data, declared)
     weights = Path(parser.get_parsed_content("weights"))
     if not weights.is_file():
         raise UnavailableError(
@@ -244,8 +256,9 @@ def _prepare_network(name: str, declared: Network, task: Task, data: Path) -> Me
         )
     registration: Registration = parser.get_parsed_content("registration")
     shown = weights.relative_to(BUNDLE_ROOT) if weights.is_relative_to(BUNDLE_ROOT) else weights.name
+    overlays = [f"{overlay}.yaml" for overlay in find_task(comparison.task).overlays]
     overrides = [f"{key}={value}" for key, value in declared.overrides.items()]
-    settings = ", ".join([str(shown), *task.overlays, *declared.overlays, *overrides])
+    settings = ", ".join([str(shown), *overlays, *declared.overlays, *overrides])
     digest = _digest(settings, sha256(weights), str(registration.network))  # which names every option
     parameters = sum(p.numel() for p in registration.network.parameters())
     return Method(name, settings, digest, registration.predict, parameters)
