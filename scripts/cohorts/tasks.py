@@ -18,7 +18,7 @@ class Task:
     Args:
         name: name for the user; the overlay of the task sets ``task`` to it.
         weights: file of the shipped weights, relative to the bundle.
-        layouts: names of the data-set layouts whose images belong to the task.
+        layouts: names of the data-set layouts whose images belong to the task; each layout belongs to one task.
         overlays: names of the overlays of ``train``, ``evaluate`` and ``inference``; none for the default task.
         intensity_range: the intensities that become 0 and 1, such as the window of a CT in Hounsfield units; None means
             the percentiles 1 and 99 of each image.
@@ -26,7 +26,7 @@ class Task:
 
     name: str
     weights: str
-    layouts: tuple[str, ...]
+    layouts: tuple[str, ...] = ()
     overlays: tuple[str, ...] = ()
     intensity_range: tuple[float, float] | None = None
 

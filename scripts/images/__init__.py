@@ -1,7 +1,7 @@
 """Images from their files to the network: reading, alignment, preprocessing, brains, synthesis."""
 
 from .alignment import AlignWorldsd, find_affine
-from .brains import CheckBrainsd, CorrectBiasd
+from .brains import CheckBrainsd, CorrectBiasd, brain_transforms
 from .loading import LoadPaird, read_nifti
 from .preprocessing import preprocess_pair
 from .synthesis import RandSynthesizeT1d
@@ -12,6 +12,7 @@ __all__ = [
     "CorrectBiasd",
     "LoadPaird",
     "RandSynthesizeT1d",
+    "brain_transforms",
     "find_affine",
     "preprocess_pair",
     "read_nifti",

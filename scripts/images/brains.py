@@ -13,13 +13,22 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, Transform
 from monai.utils import optional_import
 
 from ..support.errors import InputError
 from .alignment import one_itk_thread, to_itk
+from .synthesis import RandSynthesizeT1d
 
-__all__ = ["CheckBrainsd", "CorrectBiasd", "brightness_ratio", "check_brain", "correct_bias", "skull_complaint"]
+__all__ = [
+    "CheckBrainsd",
+    "CorrectBiasd",
+    "brain_transforms",
+    "brightness_ratio",
+    "check_brain",
+    "correct_bias",
+    "skull_complaint",
+]
 
 sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
 logger = logging.getLogger(__name__)
@@ -29,6 +38,21 @@ MAX_BORDER = 0.1  # largest fraction of the voxels on the border of the volume t
 BRAIN_LITRES = (0.3, 2.6)  # from a newborn's brain to more than an adult's with all CSF; a head has 3 or more
 MAX_BRIGHTNESS_RATIO = 1.4
 BLOCK_MM = 24.0  # large enough to contain some white matter, and small compared with a bias field
+
+
+def brain_transforms(
+    synthesis: bool = False, bias_correction: bool = False, seed: int | None = None
+) -> list[Transform]:
+    """List what happens to a pair of brains as read, before all else.
+
+    Args:
+        synthesis: paint the images from their label maps, see :class:`RandSynthesizeT1d`.
+        bias_correction: correct the bias field, see :class:`CorrectBiasd`.
+        seed: seed of the synthesis; None makes other images each time.
+    """
+    keys = ["fixed", "moving"]
+    transforms: list[Transform] = [RandSynthesizeT1d(seed)] if synthesis else []
+    return [*transforms, *([CorrectBiasd(keys)] if bias_correction else []), CheckBrainsd(keys)]
 
 
 class CheckBrainsd(MapTransform):

@@ -154,7 +154,7 @@ def small_task(monkeypatch, tmp_path):
         (tmp_path / "data" / "acdc").mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / "acdc" / name).symlink_to(SAMPLES / "sunnybrook" / name)
     small = {"subset": "all", "spatial_size": [48, 48, -1], "spacing": [4, 4, -1]}
-    monkeypatch.setitem(accuracy.COMPARISONS, "cardiac", replace(COMPARISONS["cardiac"], overrides=small))
+    monkeypatch.setitem(COMPARISONS, "cardiac", replace(COMPARISONS["cardiac"], overrides=small))
     monkeypatch.setattr(accuracy.Benchmark, "_peak", lambda self, name: 12.5)
     return ["accuracy", "cardiac", "--data", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")]
 

@@ -23,7 +23,7 @@ from ...results.summary import write_csv
 from ...results.tables import Row
 from ...support.errors import InputError
 from ...support.files import prepare_folder, replace_file
-from .comparisons import COMPARISONS, Method, UnavailableError, methods_of, parse_network, read_config
+from .comparisons import Method, UnavailableError, find_comparison, methods_of, parse_network, read_config
 from .machine import cpu_seconds, peak_growth, run_apart
 from .table import write_results
 
@@ -43,7 +43,7 @@ class PairMeasures:
     """
 
     def __init__(self, name: str, data: Path) -> None:
-        parser = read_config(COMPARISONS[name], data)
+        parser = read_config(find_comparison(name), data)
         self.pairs: list[dict[str, str]] = parser.get_parsed_content("pairs")
         self.registration: Registration = parser.get_parsed_content("registration")
         label_names = parser.get_parsed_content("label_names")
@@ -83,7 +83,7 @@ class Benchmark:
         self.output_dir = output_dir.expanduser()
         self.measures = PairMeasures(name, data)
         self.pairs = self.measures.pairs[:num_pairs]
-        self.declared = methods_of(COMPARISONS[name], data, dict(map(parse_network, networks)))
+        self.declared = methods_of(find_comparison(name), data, dict(map(parse_network, networks)))
         self.path = self.output_dir / "pairs.csv"
         self.digests: dict[str, str] = {}
         self.rows: dict[tuple[str, str], Row] = {}
@@ -175,7 +175,7 @@ class Benchmark:
 def first_pair_peak(name: str, data: Path, networks: Sequence[str], method: str) -> float:
     """Return the growth of memory to its peak while a method registers the first pair, in MiB (Linux)."""
     measures = PairMeasures(name, data)
-    prepared = methods_of(COMPARISONS[name], data, dict(map(parse_network, networks)))[method]()
+    prepared = methods_of(find_comparison(name), data, dict(map(parse_network, networks)))[method]()
     image = measures.load(measures.pairs[0])["image"]
     return peak_growth(lambda: prepared.register(image))
 

@@ -30,6 +30,7 @@ __all__ = [
     "Method",
     "Network",
     "UnavailableError",
+    "find_comparison",
     "methods_of",
     "parse_network",
     "read_config",
@@ -167,6 +168,17 @@ _ALL = (
     ),
 )
 COMPARISONS = {comparison.task: comparison for comparison in _ALL}
+
+
+def find_comparison(task: str) -> Comparison:
+    """Return the comparison on a task.
+
+    Raises:
+        InputError: when there is none.
+    """
+    if task not in COMPARISONS:
+        raise InputError(f"nothing is compared on the task '{task}': expected one of {', '.join(COMPARISONS)}.")
+    return COMPARISONS[task]
 
 
 def read_config(comparison: Comparison, data: Path, network: Network | None = None) -> ConfigParser:
