@@ -1,7 +1,8 @@
 """Which files belong together: data sets in known layouts, their subjects, pairs of subjects, and tasks."""
 
 from .datalist import read_pairs
-from .pairing import frame_pairs, make_pairs, select_subjects, training_items, training_partners
+from .pairing import frame_pairs, make_pairs, training_items, training_partners
+from .selection import select_subjects
 from .subjects import find_subjects
 from .tasks import TASKS, find_task, task_of
 

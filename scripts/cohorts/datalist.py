@@ -34,16 +34,16 @@ def read_pairs(
     Raises:
         InputError: when files are missing or given twice, or the datalist does not have this form.
     """
-    given = {key: str(user_path(value, key)) for key, value in files.items() if value is not None}
-    if datalist is None and not given:
+    paths = {key: str(user_path(value, key)) for key, value in files.items() if value is not None}
+    if datalist is None and not paths:
         return []
     if datalist is None:
         for key in IMAGES:
-            if key not in given:
+            if key not in paths:
                 raise InputError(f"--{key} is missing: expected --fixed and --moving, or --datalist.")
-        return [{"name": ".", **given}]
-    if given:
-        raise InputError(f"--datalist and --{next(iter(given))} were both given: expected one or the other.")
+        return [{"name": ".", **paths}]
+    if paths:
+        raise InputError(f"--datalist and --{next(iter(paths))} were both given: expected one or the other.")
     path = user_path(datalist, "datalist")
     root = user_path(dataset_dir, "dataset_dir") if dataset_dir else path.parent
     entries = _read_json_list(path)
@@ -102,13 +102,13 @@ def _check_entry(entry: Any, where: str, root: Path) -> dict[str, str]:
     unknown = sorted(set(entry) - set(keys))
     if unknown:
         raise InputError(f"{where} has the unknown key '{unknown[0]}': expected {', '.join(keys)}.")
-    given = {key: value for key, value in entry.items() if value not in (None, "")}
+    values = {key: value for key, value in entry.items() if value not in (None, "")}
     for key in IMAGES:
-        if key not in given:
+        if key not in values:
             raise InputError(f"{where} has no '{key}': expected fixed and moving.")
-    pair = {key: str(root / user_path(given[key], f"{where}, {key}")) for key in FILES if key in given}
-    if "name" in given:
-        pair["name"] = _folder_name(given["name"], where)
+    pair = {key: str(root / user_path(values[key], f"{where}, {key}")) for key in FILES if key in values}
+    if "name" in values:
+        pair["name"] = _folder_name(values["name"], where)
     return pair
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..deformation.jacobian import jacobian_determinant
 from ..networks.kernels.sampling import corners_and_weights, warp
-from ..networks.similarity import SIMILARITIES, get_similarity
+from ..networks.similarity import SIMILARITIES, Similarity, get_similarity
 from ..support.errors import InputError
 
 __all__ = ["RegistrationLoss", "diffusion", "folding", "soft_dice"]
@@ -28,9 +28,8 @@ class RegistrationLoss(nn.Module):
     diffusion and ``ncc`` + 0.1 diffusion of the last displacement.
 
     Args:
-        similarity: ``ssd``; ``ncc``, the negative squared correlation of the whole images; ``lncc``, the same in a
-            window.
-        window_size: window of ``lncc``, an odd number of voxels.
+        similarity: a similarity, or the name of one with its own defaults: ``ssd``; ``ncc``, the negative squared
+            correlation of the whole images; ``lncc``, the same in a window; ...
         regularization: ``diffusion`` (squared forward differences) or ``bending`` (squared second derivatives).
         regularization_weight: weight of the regularization.
         folding_weight: weight of the penalty on small and negative Jacobian determinants; 0 means no penalty.
@@ -48,8 +47,7 @@ class RegistrationLoss(nn.Module):
 
     def __init__(
         self,
-        similarity: str = "ssd",
-        window_size: int = 9,
+        similarity: Similarity | str = "ssd",
         regularization: str = "diffusion",
         regularization_weight: float = 0.01,
         folding_weight: float = 0.0,
@@ -60,7 +58,7 @@ class RegistrationLoss(nn.Module):
         step_decay: float = 0.0,
     ) -> None:
         super().__init__()
-        if similarity not in SIMILARITIES:
+        if isinstance(similarity, str) and similarity not in SIMILARITIES:
             raise InputError(f"unknown loss similarity '{similarity}': expected one of {', '.join(SIMILARITIES)}.")
         if regularization not in REGULARIZATIONS:
             raise InputError(
@@ -74,7 +72,7 @@ class RegistrationLoss(nn.Module):
             )
         if label_weight > 0 and not classes:
             raise InputError(f"label_weight is {label_weight}, but no classes are known: expected label names.")
-        self.similarity = get_similarity(similarity, window_size)
+        self.similarity = get_similarity(similarity)
         self.regularize = diffusion if regularization == "diffusion" else BendingEnergyLoss()
         self.regularization_weight = regularization_weight
         self.folding_weight = folding_weight

@@ -12,11 +12,11 @@ from scripts.cohorts.pairing import (
     frame_pairs,
     half_pairs,
     make_pairs,
-    select_subjects,
     subject_pairs,
     training_items,
     training_partners,
 )
+from scripts.cohorts.selection import select_subjects
 from scripts.cohorts.subjects import find_subjects
 from scripts.support.errors import InputError
 from scripts.training.augmentation import RandPartnerd

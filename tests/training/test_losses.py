@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 
+from scripts.networks import LNCC
 from scripts.networks.kernels.sampling import warp
 from scripts.support.errors import InputError
 from scripts.training.losses import RegistrationLoss, diffusion, folding, soft_dice
@@ -42,13 +43,13 @@ def test_ssd_and_its_regularization_by_hand():
     )
 
 
-@pytest.mark.parametrize("similarity", ["ncc", "lncc"])
+@pytest.mark.parametrize("similarity", ["ncc", LNCC(7)])
 def test_correlation_is_best_for_the_right_shift(similarity):
     generator = torch.Generator().manual_seed(0)
     fixed = torch.zeros(1, 1, 16, 16)
     fixed[..., 3:13, 3:13] = torch.rand(10, 10, generator=generator)  # nothing leaves the image
     moving = 0.3 + 0.5 * fixed.roll((2, -1), (2, 3))  # moving(x + (2, -1)) is fixed(x), in other units
-    loss = RegistrationLoss(similarity, window_size=7, regularization_weight=0)
+    loss = RegistrationLoss(similarity, regularization_weight=0)
     image = {"image": torch.cat([moving, fixed], 1)}
     right = loss(shift((16, 16), 2, -1), image)
     assert right < loss(shift((16, 16), 0, 0), image) - 0.3
@@ -159,7 +160,7 @@ def test_the_number_of_features_must_be_that_of_their_classes():
 def test_a_batch_is_the_mean_of_its_samples():
     generator = torch.Generator().manual_seed(0)
     image, ddf = torch.rand(2, 2, 12, 12, generator=generator), torch.rand(2, 2, 12, 12, generator=generator)
-    loss = RegistrationLoss("lncc", window_size=5, regularization_weight=0.2)
+    loss = RegistrationLoss(LNCC(5), regularization_weight=0.2)
     single = [loss(ddf[i : i + 1], {"image": image[i : i + 1]}).item() for i in range(2)]
     assert loss(ddf, {"image": image}).item() == pytest.approx(sum(single) / 2, abs=1e-6)
 
