@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver, EarlyStopping
+from ignite.metrics import Average
 from monai.data import DataLoader
 from monai.engines import IterationEvents, SupervisedTrainer
 from monai.utils import CommonKeys
@@ -19,8 +20,9 @@ from monai.utils import CommonKeys
 from ..support.errors import InputError
 from ..support.files import prepare_folder, remove_debris, replace_file, user_path
 from ..support.processes import rank_and_count
+from .losses import RegistrationLoss
 
-__all__ = ["ClipGradients", "SetEpoch", "TrainingState", "prepare_batch"]
+__all__ = ["ClipGradients", "SetEpoch", "TrainingState", "prepare_batch", "term_metrics"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,15 @@ def prepare_batch(
     """Give MONAI's trainer the input of the network, ``image``, and of the loss, the whole batch."""
     moved = {key: value.to(device, non_blocking=non_blocking, **kwargs) for key, value in batch.items()}
     return moved[CommonKeys.IMAGE], moved
+
+
+def term_metrics(loss: RegistrationLoss, names: Sequence[str]) -> dict[str, Average]:
+    """Make an ignite metric of each named term of a loss: its mean over an epoch, without its weight."""
+
+    def value(output: Any, name: str) -> float:
+        return loss.terms[name].item()
+
+    return {name: Average(partial(value, name=name)) for name in names}
 
 
 class SetEpoch:
