@@ -19,7 +19,7 @@ from monailabel.interfaces.tasks.train import TrainTask
 from ..cohorts.tasks import find_task
 from ..support.command_line import report_in_one_line
 from ..support.errors import InputError
-from ..support.files import finite, replace_file, sha256
+from ..support.files import PARTIAL, finite, remove_debris, replace_file, sha256
 from .options import listed, read_options
 
 __all__ = ["FineTuning"]
@@ -82,7 +82,8 @@ class FineTuning(TrainTask):
         options = read_options(self.config(), request)
         images, use_labels = options.pop("images"), options.pop("use_labels")
         self.weights.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.weights.parent) as folder:
+        remove_debris(self.weights.parent)  # a training that is stopped is killed
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=self.weights.parent) as folder:
             pairs = self._pairs(datastore, images, use_labels, Path(folder))
             logger.info("%s: training on %d pairs", self.task, len(pairs))
             metrics = self._train(pairs, options, Path(folder))

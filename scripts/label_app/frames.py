@@ -13,7 +13,7 @@ import numpy as np
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from ..images.loading import open_nifti, read_nifti, read_voxels
+from ..images.loading import check_same_grid, open_nifti, read_nifti, read_voxels
 from ..support.errors import InputError
 from .datastore import check_image, label_of, pair_of, study
 from .options import read_options
@@ -21,6 +21,7 @@ from .propagation import Propagator, ejection_fraction, names_in, volumes_ml, wr
 
 __all__ = ["FramePropagation", "frame_pairs", "has_frames", "partner_of"]
 
+MOST_FRAMES = 500  # each is a registration, and the server does nothing else meanwhile
 NOT_A_CAVITY = "myo"  # start of the name of a label that has no ejection fraction
 
 
@@ -108,14 +109,18 @@ class FramePropagation(InferTask):
         count = cine.shape[3]
         if not 0 <= frame < count:
             raise InputError(f"frame is {frame}: expected 0 to {count - 1}, a frame of the image.")
+        if count > MOST_FRAMES:
+            raise InputError(f"image has {count} frames: expected at most {MOST_FRAMES}.")
         frames = split(cine, folder)
         label = folder / "label.nii.gz"
         nib.save(self._label_of_frame(label_of(self.datastore, request["image_id"], request), frame, count), label)
+        drawn = read_nifti(label, "label", 2, label=True)
+        check_same_grid(drawn, read_nifti(frames[frame], "image", 2), "label", f"frame {frame} of the image")
         register = Propagator("cardiac", self.weights())
         labels, similarities = [], []
         for index, path in enumerate(frames):
             if index == frame:
-                labels.append(read_nifti(label, "label", 2, label=True)[0].numpy().astype(int))
+                labels.append(drawn[0].numpy().astype(int))
                 similarities.append(1.0)
                 continue
             found = register(path, frames[frame], label)
@@ -127,7 +132,7 @@ class FramePropagation(InferTask):
     @staticmethod
     def _label_of_frame(path: Path, frame: int, count: int) -> nib.Nifti1Image:
         """Open a label map of one frame, or take this frame from a label map of all frames."""
-        label = open_nifti(path, "label")
+        label = in_memory(open_nifti(path, "label"), "label")
         if len(label.shape) == 4 and label.shape[3] == count:
             return nib.four_to_three(label)[frame]
         return label
@@ -180,9 +185,14 @@ def split(cine: nib.Nifti1Image, folder: Path) -> list[Path]:
     """Write each frame of a cine to a separate file in a folder, which is made if necessary."""
     folder.mkdir(parents=True, exist_ok=True)
     frames = [folder / f"frame_{index:03d}.nii.gz" for index in range(cine.shape[3])]
-    for path, image in zip(frames, nib.four_to_three(cine)):
+    for path, image in zip(frames, nib.four_to_three(in_memory(cine, "image"))):
         nib.save(image, path)
     return frames
+
+
+def in_memory(image: nib.Nifti1Image, role: str) -> nib.Nifti1Image:
+    """An image whose voxels are read, so that a damaged file is noticed here."""
+    return type(image)(read_voxels(image, role), image.affine, image.header)
 
 
 def voxel_mm3(image: nib.Nifti1Image) -> float:

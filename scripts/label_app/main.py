@@ -135,7 +135,8 @@ class GraDIRNApp(MONAILabelApp):
         from monailabel.app import app
 
         super().on_init_complete()
-        self.uploads = Uploads()
+        remote = self.studies.startswith(("http://", "https://"))
+        self.uploads = Uploads(None if remote else Path(self.studies))
         if self.sessions() is not None:
             self._sessions = self.uploads.sessions
         gate = Gate(
@@ -144,7 +145,7 @@ class GraDIRNApp(MONAILabelApp):
             infers={name: task.config() for name, task in self._infers.items()},
             trainers={name: task.config() for name, task in self._trainers.items()},
             strategies={name: getattr(task, "config", dict)() for name, task in self._strategies.items()},
-            remote=self.studies.startswith(("http://", "https://")),
+            remote=remote,
         )
         app.middleware_stack = build_server(gate.checks())
 

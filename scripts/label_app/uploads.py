@@ -10,6 +10,8 @@ from pathlib import Path
 from monailabel.config import settings
 from monailabel.utils.sessions import Sessions
 
+from ..support.files import PARTIAL, remove_debris
+
 __all__ = ["Uploads"]
 
 
@@ -18,12 +20,17 @@ class Uploads:
 
     MONAI Label would write uploads to the temporary folder of the system, which has files of other programs, too.
 
+    Args:
+        studies: where to make the folder; without it, in that of the system.
+
     Attributes:
         sessions: uploads that are kept for some time; in ``MONAI_LABEL_SESSION_PATH``, if it is set.
     """
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="gradirn_")).resolve()
+    def __init__(self, studies: Path | None = None) -> None:
+        if studies is not None:
+            remove_debris(studies)
+        self.folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=studies)).resolve()
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         tempfile.tempdir = str(self.folder)
         path = settings.MONAI_LABEL_SESSION_PATH or str(self.folder / "sessions")

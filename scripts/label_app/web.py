@@ -21,10 +21,10 @@ from monailabel.interfaces.exception import MONAILabelException
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..support.errors import InputError
-from .values import quoted
+from .values import LONGEST_JSON, quoted
 
 __all__ = ["build_server"]
 
@@ -46,14 +46,14 @@ def build_server(checks: Iterable[tuple[APIRouter, Callable[..., Any]]]) -> Fast
     server.add_middleware(
         CORSMiddleware, allow_origins=origins, allow_credentials=True, allow_methods=["*"], allow_headers=["*"]
     )
-    server.add_middleware(OwnPages, origins=origins)  # the outermost
+    server.add_middleware(Entrance, origins=origins)  # the outermost
     for kind in (InputError, MONAILabelException, HTTPException, RequestValidationError, Exception):
         server.add_exception_handler(kind, answer_error)
     return server
 
 
-class OwnPages:
-    """Refuses requests from pages of other sites, and requests that use another name for the server.
+class Entrance:
+    """Refuses requests from pages of other sites, requests that use another name for the server, and long ones.
 
     A browser sends the requests of any page, also to servers in its own network. It names the site of the page in
     ``Origin``, and the server in ``Host``; a page of another site may use its own name, which leads to this server.
@@ -71,7 +71,11 @@ class OwnPages:
         self.names = {"localhost", own, f"{own}.local", *(urlsplit(origin).hostname for origin in origins)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = self.refuse(scope) if scope["type"] == "http" else None
+        answer = None
+        if scope["type"] == "http":
+            answer = self.refuse(scope)
+            if not Headers(scope=scope).get("content-type", "").startswith("multipart/"):  # whose files go to the disk
+                receive = limited(receive, LONGEST_JSON)
         await (answer or self.app)(scope, receive, send)
 
     def refuse(self, scope: Scope) -> JSONResponse | None:
@@ -94,6 +98,21 @@ class OwnPages:
             return name in self.names or bool(ip_address(name))
         except ValueError:
             return False
+
+
+def limited(receive: Receive, most: int) -> Receive:
+    """Receive a body in its parts, and no more than this many bytes."""
+    left = most
+
+    async def receive_part() -> Message:
+        nonlocal left
+        part = await receive()
+        left -= len(part.get("body", b""))
+        if left < 0:
+            raise HTTPException(413, f"the request has more than {most} bytes: expected fewer, apart from files.")
+        return part
+
+    return receive_part
 
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
