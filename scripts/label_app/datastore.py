@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from ..support.errors import InputError
-from .values import quoted
+from .values import check_name, quoted
 
 __all__ = ["Studies", "check_image", "label_of", "pair_of", "study"]
 
@@ -36,10 +37,11 @@ class Studies(LocalDatastore):
         """Store an image, see :class:`LocalDatastore`.
 
         Raises:
-            InputError: when a link has its name.
+            InputError: when the id is not a plain name, the file is not named as a NIfTI file, or a link has its name.
         """
-        with self._turn:
-            _check_no_link(Path(self._datastore.image_path()), image_id, Path(image_filename))
+        with self._turn, _removed_on_error(Path(image_filename)):
+            _check_new("image", image_id, Path(image_filename))
+            _check_no_link(Path(self._datastore.image_path()), image_id)
             return super().add_image(image_id, image_filename, image_info)
 
     def remove_image(self, image_id: str) -> None:
@@ -56,10 +58,11 @@ class Studies(LocalDatastore):
         """Store a label map, see :class:`LocalDatastore`.
 
         Raises:
-            InputError: when a link has its name.
+            InputError: when the tag is not a plain name, the file is not named as a NIfTI file, or a link has its name.
         """
-        with self._turn:
-            _check_no_link(Path(self._datastore.label_path(label_tag)), image_id, Path(label_filename))
+        with self._turn, _removed_on_error(Path(label_filename)):
+            _check_new("tag", label_tag, Path(label_filename))
+            _check_no_link(Path(self._datastore.label_path(label_tag)), image_id)
             return super().save_label(image_id, label_filename, label_tag, label_info)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
@@ -84,12 +87,25 @@ class Studies(LocalDatastore):
         return str(archive.replace(archive.with_name("dataset.zip")))
 
 
-def _check_no_link(folder: Path, name: str, upload: Path | None = None) -> None:
-    """Raise an :class:`InputError` if a link has this name, with any extension; an upload for it is removed."""
+@contextmanager
+def _removed_on_error(file: Path) -> Iterator[None]:
+    """MONAI Label removes an upload after a success only."""
+    try:
+        yield
+    except Exception:
+        file.unlink(missing_ok=True)
+        raise
+
+
+def _check_new(role: str, name: str, file: Path) -> None:
+    check_name(role, name)
+    if not file.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"{role}: {file.name} is not named as a NIfTI file: expected .nii or .nii.gz.")
+
+
+def _check_no_link(folder: Path, name: str) -> None:
     for file in (folder / f"{name}{extension}" for extension in (".nii", ".nii.gz")):
         if file.is_symlink():
-            if upload is not None:  # MONAI Label removes uploads only after a success
-                upload.unlink(missing_ok=True)
             raise InputError(f"{file.name} is a link in the studies: the server changes no file elsewhere.")
 
 

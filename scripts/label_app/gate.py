@@ -252,9 +252,9 @@ async def read_form(request: Request) -> Form:
     """Read and check the parts of a form.
 
     Raises:
-        InputError: when a file is not named as a NIfTI file, or ``params`` or ``info`` are no JSON object.
+        InputError: when a file is not named as a NIfTI file, or ``params`` or ``info`` is not one JSON object.
     """
-    form = Form({}, 0, {})
+    form, objects = Form({}, 0, {}), []
     if request.method not in ("POST", "PUT"):
         return form
     for name, part in (await request.form()).multi_items():
@@ -262,8 +262,11 @@ async def read_form(request: Request) -> Form:
             check_file(name, part)
             form.files[name] = part.filename or ""
             form.count += 1
-        elif name in ("params", "info") and part:
-            form.params |= read_object(name, part)
+        elif name in ("params", "info"):
+            objects.append(read_object(name, part or "{}"))
+    if len(objects) > 1:  # of which MONAI Label would read another one than is checked
+        raise InputError(f"params and info are given {len(objects)} times: expected one of them, once.")
+    form.params = objects[0] if objects else {}
     return form
 
 

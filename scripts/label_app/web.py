@@ -74,7 +74,7 @@ class Entrance:
         answer = None
         if scope["type"] == "http":
             answer = self.refuse(scope)
-            if not Headers(scope=scope).get("content-type", "").startswith("multipart/"):  # whose files go to the disk
+            if not _has_files(scope):
                 receive = limited(receive, LONGEST_JSON)
         await (answer or self.app)(scope, receive, send)
 
@@ -98,6 +98,12 @@ class Entrance:
             return name in self.names or bool(ip_address(name))
         except ValueError:
             return False
+
+
+def _has_files(scope: Scope) -> bool:
+    """Whether the parts of a request go to the disk; other endpoints read the whole of it."""
+    form = Headers(scope=scope).get("content-type", "").lower().startswith("multipart/form-data")
+    return form and (scope["method"] == "PUT" or scope["path"].startswith(f"{settings.MONAI_LABEL_API_STR}/infer/"))
 
 
 def limited(receive: Receive, most: int) -> Receive:

@@ -205,8 +205,8 @@ def test_every_endpoint_takes_hostile_objects(server, secrets):
             if "application/json" in kinds:
                 body = {"data": value, "headers": {"Content-Type": "application/json"}}
             else:
-                fields = dict.fromkeys(("params", "info", "wsi"), (None, value))
-                body = {"files": {**fields, part: ("x.nii.gz", b"no image")}}
+                field = "info" if "/info" in path else "params"
+                body = {"files": {field: (None, value), part: ("x.nii.gz", b"no image")}}
             answer = session.request(method, address, params=query, timeout=60, **body)
             problems += problem_of(answer)
             problems += [f"accepted at {path}: {value[:100]}"] if answer.ok and value in refused else []
@@ -275,6 +275,24 @@ def test_the_server_does_not_wait_for_a_task(server):
         assert_refused(requests.post(f"{server.url}/{path}?run_sync=true", json={}, timeout=60), "in the background")
 
 
+def test_what_is_checked_is_what_is_read(server):
+    """MONAI Label reads the last of several parts or parameters of one name."""
+    good, bad = {"client_id": "x"}, {"save_label": True, "label_tag": "../../x"}
+    for first, second in ((good, bad), (bad, good)):
+        for names in (("params", "params"), ("params", "info"), ("info", "params")):
+            parts = [(name, (None, json.dumps(value))) for name, value in zip(names, (first, second))]
+            answer = server.post("/infer/frame_propagation?image=SC-N-10_ES", files=parts)
+            assert_refused(answer, "2 times")
+    label = {"label": ("x.nii.gz", LABEL)}
+    for query in (f"image={IMAGE}&tag=x&tag=../../x", f"image={IMAGE}&image=../x", f"tag=..&image={IMAGE}&tag=%2e%2e"):
+        assert_refused(requests.put(f"{server.url}/datastore/label?{query}", files=label, timeout=60))
+    twice = '{"client_id": "x", "bundle_path": "/x", "bundle_path": null}'
+    headers = {"Content-Type": "application/json"}
+    for body in (twice, twice.encode("utf-16"), twice.encode("utf-32")):
+        answer = requests.post(f"{server.url}/train/frame_propagation", data=body, headers=headers, timeout=60)
+        assert_refused(answer, "no option 'bundle_path'")
+
+
 def archives(target):
     """Archives with a member outside of the folder that they are unpacked into."""
     packed, zipped = io.BytesIO(), io.BytesIO()
@@ -306,7 +324,8 @@ def test_a_session_is_one_image(server, secrets):
 
 def test_a_request_without_a_file_is_short(server):
     url = f"{server.url}/train/frame_propagation"
-    for kind in ("application/json", "application/x-www-form-urlencoded", "text/plain"):
+    form = "multipart/form-data; boundary=x"
+    for kind in ("application/json", "application/x-www-form-urlencoded", "text/plain", form):
         for body in (b" " * 200_000, (b" " * 50_000 for _ in range(5))):  # the second one does not say its length
             answer = requests.post(url, data=body, headers={"Content-Type": kind}, timeout=60)
             assert_refused(answer, "more than 100000 bytes")
