@@ -197,6 +197,7 @@ def test_training_gives_the_next_inference_new_weights(server):
     shipped = (ROOT / "models" / "model.pt").read_bytes()
     upload(server, "cine", cine_of("SC-HF-NI-15"))
     params = {"max_epochs": 2, "samples_per_epoch": 8, "images": "SC-N-10_ED,SC-HYP-09_ED,cine"}
+    (server.studies.parent / "model" / ".partial_x").mkdir(parents=True)  # as a training that was stopped leaves it
     assert server.post("/train/frame_propagation", json=params).status_code == 200
     task = wait_for(server, "/train/")
     assert task["status"] == "DONE", task
@@ -207,7 +208,8 @@ def test_training_gives_the_next_inference_new_weights(server):
     assert dice(after, ground_truth("SC-N-10", "ES")) > 0.85
     assert (ROOT / "models" / "model.pt").read_bytes() == shipped
     stats = requests.get(f"{server.url}/info/", timeout=60).json()["train_stats"]["frame_propagation"]
-    assert (server.studies.parent / "model" / "cardiac.pt").is_file()
+    files = [path.name for path in (server.studies.parent / "model").iterdir()]
+    assert sorted(files) == ["cardiac.json", "cardiac.pt"]
     assert stats["pairs"] == 4  # two hearts, and two frames of the cine to its first one
     assert stats["validation"]["ncc"] > 0.9
     assert requests.delete(f"{server.url}/datastore/image?id=cine", timeout=60).status_code == 200
