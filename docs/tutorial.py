@@ -38,27 +38,23 @@ monai.bundle.download(name="gradirn", url=Path(archive).resolve().as_uri(), bund
 bundle = Path("tutorial/gradirn").resolve()
 sys.path.insert(0, str(bundle))
 configs, samples = bundle / "configs", bundle / "tests" / "data"
+from scripts import Registration
 
 # %% [markdown]
 # ## Register
 #
 # The fixed image is a stack of short-axis slices at end-diastole, the moving image the same heart at end-systole. On
 # the command line, this is `python -m monai.bundle run --config_file .../inference.yaml --fixed ... --moving ...`.
-# Your own images may differ in size, spacing and orientation. For whole brains and hippocampus crops, add an overlay:
-# `config_file=["inference.yaml", "brain.yaml"]`.
+# Your own images may differ in size, spacing and orientation, and may be nibabel images or MetaTensors in place of
+# files. For whole brains and hippocampus crops, load `"brain"` or `"hippocampus"`.
 
 # %%
 heart = samples / "sunnybrook" / "SC-HYP-09"
 fixed, label_fixed = heart / "SC-HYP-09_ED.nii.gz", heart / "SC-HYP-09_ED_gt.nii.gz"
 moving, label_moving = heart / "SC-HYP-09_ES.nii.gz", heart / "SC-HYP-09_ES_gt.nii.gz"
-monai.bundle.run(
-    config_file=str(configs / "inference.yaml"),
-    fixed=str(fixed),
-    moving=str(moving),
-    label_moving=str(label_moving),
-    output_dir="tutorial/pair",
-    overwrite=True,
-)
+register = Registration.load("cardiac")
+result = register(fixed, moving, label_moving)
+result.save("tutorial/pair", overwrite=True)
 print(*sorted(path.name for path in Path("tutorial/pair").iterdir()), sep="\n")
 
 # %% [markdown]
@@ -73,14 +69,14 @@ plt.figure(figsize=(16, 7))
 plt.imshow(plt.imread("tutorial/pair/overview.png"))
 plt.axis("off")
 plt.show()
-metrics = json.loads(Path("tutorial/pair/metrics.json").read_text())
-print(f"correlation {metrics['ncc']['before']:.3f} before, {metrics['ncc']['after']:.3f} after")
-print(f"folded: {metrics['folding']['whole_grid']['folding_percent']:.4f} %")
+ncc, folding = result.metrics["ncc"], result.metrics["folding"]["whole_grid"]
+print(f"correlation {ncc['before']:.3f} before, {ncc['after']:.3f} after")
+print(f"folded: {folding['folding_percent']:.4f} %")
 
 # %% [markdown]
 # ## Carry labels
 #
-# `label_warped.nii.gz` is the left ventricle at end-systole, carried to end-diastole. An expert has drawn it there,
+# `result.label_warped` is the left ventricle at end-systole, carried to end-diastole. An expert has drawn it there,
 # too, so we can compare. ITK, ANTs and 3D Slicer read the displacement file, and can carry any other image or label
 # of the moving heart. Here, SimpleITK carries the same label.
 
@@ -97,7 +93,7 @@ def mask(path: Path | str) -> torch.Tensor:
 
 
 print(f"Dice {dice(mask(label_moving), mask(label_fixed)):.3f} before")
-print(f"Dice {dice(mask('tutorial/pair/label_warped.nii.gz'), mask(label_fixed)):.3f} after")
+print(f"Dice {dice(result.label_warped[0] == 1, mask(label_fixed)):.3f} after")
 
 field = sitk.ReadImage("tutorial/pair/displacement.nii.gz", sitk.sitkVectorFloat64)
 carried = sitk.Resample(

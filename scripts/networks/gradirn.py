@@ -17,6 +17,7 @@ from monai.data import MetaTensor
 from torch import nn
 
 from ..support.errors import InputError
+from .checks import check_image
 from .features import Features
 from .initialisation import initialise
 from .kernels.compiled import compiled_if_possible
@@ -198,7 +199,7 @@ class GraDIRN(nn.Module):
 
     def with_features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the moving and the fixed image, each with its features, shape (B, 1 + num_features, *spatial)."""
-        self._check(image)
+        check_image(image, self.spatial_dims, self.minimum_size)
         image = image.as_tensor() if isinstance(image, MetaTensor) else image
         moving, fixed = (image if image.dtype == torch.float64 else image.float()).split(1, dim=1)
         if self.features is None:
@@ -230,13 +231,6 @@ class GraDIRN(nn.Module):
         """Return the size of a level: half per level, rounded up, so that doubled displacements fit odd sizes, too."""
         factor = 2 ** (len(self.levels) - 1 - level)
         return tuple((size + factor - 1) // factor for size in image.shape[2:])
-
-    def _check(self, image: torch.Tensor) -> None:
-        if image.ndim != self.spatial_dims + 2 or image.shape[1] != 2 or min(image.shape[2:]) < self.minimum_size:
-            raise InputError(
-                f"image must have shape (B, 2, {', '.join('HWD'[: self.spatial_dims])}), channel 0 moving and channel "
-                f"1 fixed, with at least {self.minimum_size} voxels along each axis; got {tuple(image.shape)}."
-            )
 
 
 class DeepSupervision(nn.Module):

@@ -8,6 +8,7 @@ from monai.utils import convert_to_tensor
 from torch import nn
 
 from ..support.errors import InputError
+from .checks import check_image
 from .kernels.sampling import pad_to_multiple
 
 __all__ = ["VoxelMorph"]
@@ -46,11 +47,7 @@ class VoxelMorph(nn.Module):
         Raises:
             InputError: when the image does not have this shape.
         """
-        if image.ndim != self.spatial_dims + 2 or image.shape[1] != 2:
-            raise InputError(
-                f"image must have shape (B, 2, {', '.join('HWD'[: self.spatial_dims])}), channel 0 moving and channel "
-                f"1 fixed; got {tuple(image.shape)}."
-            )
+        check_image(image, self.spatial_dims)
         image = convert_to_tensor(image, track_meta=False)
         moving, fixed = pad_to_multiple(image, DIVISOR).split(1, dim=1)
         _, ddf = self.net(moving, fixed)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import zipfile
 from pathlib import Path
 
@@ -205,6 +206,37 @@ def test_the_zoos_checks_pass_in_a_foreign_folder(bundle_dir, tmp_path):
     assert all(dice["after"]["mean"] > 0.9 > dice["before"]["mean"] for dice in found.values())
     if not schema.is_file():
         pytest.skip(f"all but the metadata's schema passed: {schema} is not there")
+
+
+RECORD = """
+import torch, warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+"""
+SAME = """
+image = torch.rand(1, 2, 32, 48)
+with torch.no_grad():
+    assert torch.equal(network.eval()(image), same.eval()(image))
+found = [str(warning.message) for warning in caught if "GHSA-873f-pvrv-4x83" in str(warning.message)]
+print(len(found))
+"""
+
+
+@pytest.mark.slow
+def test_monai_loads_the_network_with_a_configuration_or_without(bundle_dir, tmp_path):
+    """The example of the document: MONAI warns where it executes a configuration, and there alone."""
+    document = (ROOT / "docs" / "export.md").read_text()
+    (example,) = (code for code in re.findall(r"```python\n(.*?)```", document, re.DOTALL) if "bundle.load" in code)
+    assert example.count("monai.bundle.load(") == 2
+    example = example.replace("eval/download", str(bundle_dir.parent))
+    assert python(tmp_path, "-c", RECORD + textwrap.indent(example, "    ") + SAME).split()[-1] == "1"
+    # and where there is no configuration at all
+    alone = tmp_path / "alone" / "gradirn"
+    shutil.copytree(bundle_dir, alone)
+    shutil.rmtree(alone / "configs")
+    first, _, second = example.partition("network = ")
+    second = second.partition("\n")[2].replace(str(bundle_dir.parent), str(alone.parent))
+    python(tmp_path, "-c", f"{first}{second}print(sum(p.numel() for p in same.parameters()))")
 
 
 @pytest.mark.slow
