@@ -243,9 +243,9 @@ def test_two_processes_register_each_pair_of_a_list_once_and_report_what_fails(s
     result = torchrun("inference", tmp_path, datalist=datalist(tmp_path, bad, *names), output_dir=tmp_path / "out")
     assert result.returncode == 1
     assert result.stderr.count("error: 1 of 4 pairs failed: bad.") == 2
-    assert "registered 3, skipped 0 that were done, failed 1" in result.stdout + result.stderr
+    assert "registered 3, skipped 0 finished, failed 1" in result.stdout + result.stderr
     for name in ("a", "b", "c"):
         assert sorted(path.name for path in (tmp_path / "out" / name).iterdir()) == sorted(OUTPUTS)
     result = torchrun("inference", tmp_path, datalist=datalist(tmp_path, *names), output_dir=tmp_path / "out")
     assert result.returncode == 0
-    assert "registered 0, skipped 3 that were done, failed 0" in result.stdout + result.stderr
+    assert "registered 0, skipped 3 finished, failed 0" in result.stdout + result.stderr

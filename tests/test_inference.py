@@ -240,7 +240,7 @@ def test_a_list_goes_on_after_a_failure_skips_what_is_done_and_says_so(infer, sa
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*.*")}
     assert len(stamps) == 14
     assert message_of(run) == "1 of 3 pairs failed: bad."
-    assert "registered 0, skipped 2 that were done, failed 1" in caplog.text
+    assert "registered 0, skipped 2 finished, failed 1" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.*")} == stamps
 
 

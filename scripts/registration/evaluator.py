@@ -1,4 +1,4 @@
-"""The engine that registers a list of pairs: for inference, for evaluation and for validation during a training."""
+"""The engine that registers a list of pairs, in inference, in evaluation and in the validation of a training."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ logger = logging.getLogger(__name__)
 class PairEvaluator(SupervisedEvaluator):
     """Registers the pairs of a data set one after the other.
 
-    A pair that is done is skipped; one that fails is reported, and the others go on. ``run`` ends in an
-    :class:`InputError` when any failed. Several processes share the pairs between them, and all know of all failures.
+    Finished pairs are skipped. A pair that fails is reported, and the others continue; ``run`` ends in an
+    :class:`InputError` if any pair has failed. Several processes share the pairs, and all of them know all failures.
 
-    ``state.output`` is what was found of the pair: ``name``, ``metrics`` and ``seconds``; of a pair that was skipped or
-    failed it is empty. :class:`MeanOverPairs` makes an ignite metric of it.
+    ``state.output`` has ``name``, ``metrics`` and ``seconds`` of a pair; it is empty for a pair that was skipped or has
+    failed. :class:`MeanOverPairs` makes an ignite metric of it.
 
     Args:
-        dataset: pairs with ``fixed``, ``moving`` and ``name``; its transform is the registration's preprocessing. A
-            pair with ``displacement`` does not go through the network.
+        dataset: pairs with ``fixed``, ``moving`` and ``name``; its transform is the preprocessing of the registration.
+            A pair with ``displacement`` does not go through the network.
         registration: registers and measures each pair.
-        writer: of files for each pair; None writes none.
-        summary: of all pairs; None makes none.
-        kwargs: of ``monai.engines.SupervisedEvaluator``: key_val_metric, val_handlers, ...
+        writer: writes the files of each pair; None writes no files.
+        summary: summarizes all pairs; None makes no summary.
+        kwargs: further arguments of ``monai.engines.SupervisedEvaluator``: key_val_metric, val_handlers, ...
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PairEvaluator(SupervisedEvaluator):
         **kwargs: Any,
     ) -> None:
         rank, processes = rank_and_count()
-        # as many turns in every process, as they meet in between; those past the end of the data set do nothing
+        # all processes take the same number of turns, because they wait for each other; turns past the end do nothing
         turns = range(rank, -(-len(dataset) // processes) * processes, processes)
         super().__init__(
             device=registration.device,
@@ -75,8 +75,8 @@ class PairEvaluator(SupervisedEvaluator):
         """Register all pairs.
 
         Raises:
-            InputError: when there is no pair, an output folder cannot be written to, or after the last of several
-                pairs when any failed; what went wrong with a single pair is raised itself.
+            InputError: when there is no pair, an output folder cannot be written to, or, after the last pair, if any
+                pair has failed. If there is only one pair, its own error is raised.
         """
         if not len(self.dataset):
             raise InputError("there is nothing to register: expected --fixed and --moving, or --datalist.")
@@ -94,7 +94,7 @@ class PairEvaluator(SupervisedEvaluator):
             rows = [self.rows[index] for index in sorted(self.rows)]
             self.summary.write(rows, failures, time.perf_counter() - start)
         if rank_and_count()[1] > 1:
-            dist.barrier()  # the end of one process is the end of all
+            dist.barrier()  # torchrun ends all processes when one fails
         self._report()
 
     def _forget(self) -> None:
@@ -103,10 +103,10 @@ class PairEvaluator(SupervisedEvaluator):
         self.skipped: list[str] = []
 
     def _gather(self) -> None:
-        """Make what each process found known to all."""
+        """Share the results of each process with all processes."""
         if rank_and_count()[1] == 1:
             return
-        # not every exception survives the journey
+        # not every exception can be sent to another process
         failures = {name: InputError(_message(error)) for name, error in self.failures.items()}
         gathered: list[Any] = [None] * rank_and_count()[1]
         dist.all_gather_object(gathered, (self.rows, failures, self.skipped))
@@ -117,7 +117,7 @@ class PairEvaluator(SupervisedEvaluator):
             self.skipped += skipped
 
     def _look_again(self) -> None:
-        """Results that somebody removed in the meantime are none."""
+        """Count a pair as failed if its results were removed in the meantime."""
         if self.writer is None:
             return
         for index in list(self.rows):
@@ -132,7 +132,7 @@ class PairEvaluator(SupervisedEvaluator):
             raise next(iter(self.failures.values()))
         if self.writer is not None and rank_and_count()[0] == 0:
             logger.info(
-                "registered %d, skipped %d that were done, failed %d: results in %s",
+                "registered %d, skipped %d finished, failed %d: results in %s",
                 *(len(self.rows), len(self.skipped), len(self.failures), self.writer.output_dir),
             )
         if self.failures:
@@ -143,7 +143,7 @@ class PairEvaluator(SupervisedEvaluator):
             return {}
         try:
             return self._register(batchdata)
-        except Exception as error:  # whatever goes wrong with one pair, the others go on
+        except Exception as error:  # whatever goes wrong with one pair, the others continue
             name = self.dataset.data[batchdata]["name"]
             self.failures[name] = error
             if len(self.dataset) > 1:
@@ -157,7 +157,7 @@ class PairEvaluator(SupervisedEvaluator):
             self.skipped.append(pair["name"])
             return {}
         start = time.perf_counter()
-        data = self.dataset[index]  # which may be in a cache
+        data = self.dataset[index]  # may come from a cache
         seconds = time.perf_counter() - start
         result = self.registration.register(pair, data)
         result.seconds = {"read": seconds, **result.seconds}
@@ -169,10 +169,11 @@ class PairEvaluator(SupervisedEvaluator):
 
 
 class MeanOverPairs(VariableAccumulation):
-    """An ignite metric: the mean of one measure over the pairs that have it, of all processes; NaN when none has.
+    """An ignite metric: the mean of a measure over the pairs of all processes that have it; NaN if no pair has it.
 
     Args:
-        measure: its place in the pair's metrics, as in ``dice.after.mean`` or ``folding.whole_grid.folding_percent``.
+        measure: its key in the metrics of a pair, such as ``dice.after.mean`` or
+            ``folding.whole_grid.folding_percent``.
     """
 
     def __init__(self, measure: str) -> None:

@@ -21,24 +21,24 @@ MODES = ("bilinear", "nearest")
 
 
 class RegisterImaged(MapTransform):
-    """Register a moving image to a fixed one, and bring everything that lies in the moving image's world along.
+    """Register a moving image to a fixed image, and resample further images of the moving subject to the fixed grid.
 
-    The items of ``keys`` are replaced: they come to lie on the fixed image's grid, with its affine and all of its other
-    metadata but the file name, which stays their own. The fixed image stays as it is.
+    The items of ``keys`` are replaced: they get the grid of the fixed image, with its affine and all of its other
+    metadata, except for the file name, which they keep. The fixed image does not change.
 
     Args:
-        keys: what is brought to the fixed grid: as a rule the moving image and its label maps; MetaTensors of shape
-            (C, X, Y, Z) or (C, X, Y), each on any grid in the moving image's world.
+        keys: the items to resample, usually the moving image and its label maps: MetaTensors of shape (C, X, Y, Z) or
+            (C, X, Y), each on any grid in the world of the moving image.
         registration: a :class:`Registration`, or the name of a task, whose weights are then loaded; None registers
             without weights, by :meth:`Registration.classical`.
-        fixed_key: the image that stays, shape (1, X, Y, Z) or (1, X, Y).
-        moving_key: the image that is registered to it.
-        ddf_key: receives the displacement in voxels of the fixed grid, (3, X, Y, Z) or (2, X, Y); None keeps none.
-        mode: ``bilinear`` for images, ``nearest`` for label maps; one for all keys or one for each.
-        allow_missing_keys: do not raise an error when one of ``keys`` is missing.
+        fixed_key: key of the fixed image, shape (1, X, Y, Z) or (1, X, Y).
+        moving_key: key of the image that is registered to it.
+        ddf_key: key for the displacement in voxels of the fixed grid, shape (3, X, Y, Z) or (2, X, Y); None adds none.
+        mode: ``bilinear`` for images, ``nearest`` for label maps: one for all keys, or one for each.
+        allow_missing_keys: do not raise an error if one of ``keys`` is missing.
 
     Raises:
-        InputError: when a mode is unknown; and when the images cannot be registered.
+        InputError: when a mode is unknown, or the images cannot be registered.
 
     Example::
 

@@ -110,14 +110,14 @@ def test_writer_and_summary_get_what_was_found(caplog):
     assert list(failures) == ["bad"]
     assert "not finite" in failures["bad"]
     assert seconds > 0
-    assert "registered 2, skipped 1 that were done, failed 1: results in here" in caplog.text
+    assert "registered 2, skipped 1 finished, failed 1: results in here" in caplog.text
 
 
 def test_results_that_are_removed_in_the_meantime_are_failures(caplog):
     caplog.set_level(logging.INFO, "scripts")
     with pytest.raises(InputError, match=r"^1 of 2 pairs failed: removed\.$"):
         make([pair("a"), pair("removed")], writer=Recorder()).run()
-    assert "registered 1, skipped 0 that were done, failed 1" in caplog.text
+    assert "registered 1, skipped 0 finished, failed 1" in caplog.text
     with pytest.raises(InputError, match="output_dir: here/removed was removed while the registration was running"):
         make([pair("removed")], writer=Recorder()).run()
 
