@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,11 @@ from ..support.errors import InputError
 from ..support.files import user_path
 from ..support.keys import IMAGES
 from .alignment import grid_corners
+from .frame import itk_affine
 
 __all__ = ["LoadPaird", "Source", "as_nifti", "check_same_grid", "open_nifti", "read_nifti", "read_voxels"]
+
+MAX_TRAILER = 2**20  # bytes that a compressed file may hold behind its voxels
 
 Source = str | Path | SpatialImage | MetaTensor
 """An image of the user's: a file, a nibabel image, or a MetaTensor of shape (1, X, Y, Z) or (1, X, Y)."""
@@ -39,7 +43,9 @@ def as_nifti(source: Source, role: str) -> nib.Nifti1Image:
     if isinstance(source, str | Path):
         return open_nifti(source, role)
     if isinstance(source, SpatialImage):
-        return source if isinstance(source, nib.Nifti1Image) else nib.Nifti1Image.from_image(source)
+        image = source if isinstance(source, nib.Nifti1Image) else nib.Nifti1Image.from_image(source)
+        with_own_affine = not np.array_equal(image.affine, image.header.get_best_affine(), equal_nan=True)
+        return image if with_own_affine else _in_frame_of_itk(image, role)
     if not isinstance(source, MetaTensor) or source.ndim not in (3, 4) or source.shape[0] != 1:
         found = f" of shape {tuple(source.shape)}" if isinstance(source, torch.Tensor) else ""
         raise InputError(
@@ -55,7 +61,7 @@ def as_nifti(source: Source, role: str) -> nib.Nifti1Image:
 
 
 def open_nifti(path: str | Path, role: str) -> nib.Nifti1Image:
-    """Open a file: its header and affine are read, its voxels not yet.
+    """Open a file: its header and affine, which is ITK's, are read, its voxels not yet.
 
     Args:
         path: a ``.nii`` or ``.nii.gz`` file.
@@ -74,11 +80,25 @@ def open_nifti(path: str | Path, role: str) -> nib.Nifti1Image:
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{role}: {path} is not named as a NIfTI file: expected .nii or .nii.gz.")
     with _reported_as_damage(f"{role}: {path}"):
-        return cast(nib.Nifti1Image, nib.load(path))
+        image = cast(nib.Nifti1Image, nib.load(path))
+        image.header.get_best_affine()  # whose errors are those of a damaged header
+    return _in_frame_of_itk(image, role)
+
+
+def _in_frame_of_itk(image: nib.Nifti1Image, role: str) -> nib.Nifti1Image:
+    """The same image where ITK places it, in millimetres; see :func:`itk_affine`."""
+    affine = itk_affine(image.header, f"{role}: {_name(image)}")
+    if np.array_equal(affine, image.affine):
+        return image
+    header = image.header.copy()
+    header.set_xyzt_units("mm", header.get_xyzt_units()[1])
+    return type(image)(image.dataobj, affine, header, file_map=image.file_map)
 
 
 def read_voxels(image: nib.Nifti1Image, role: str, dtype: type | None = None) -> np.ndarray:
     """The voxels of a file that :func:`open_nifti` opened, with its scale factors applied.
+
+    A compressed file is read to its end, where its checksum stands, which nibabel alone does not compare.
 
     Args:
         image: the open file.
@@ -88,8 +108,17 @@ def read_voxels(image: nib.Nifti1Image, role: str, dtype: type | None = None) ->
     Raises:
         InputError: when the file is damaged.
     """
+    file = image.get_filename() or ""
     with _reported_as_damage(f"{role}: {_name(image)}"):
-        return np.asanyarray(image.dataobj) if dtype is None else np.asarray(image.dataobj, dtype=dtype)
+        if not file.endswith(".gz") or not nib.is_proxy(image.dataobj):
+            return np.asanyarray(image.dataobj, dtype=dtype)
+        with gzip.open(file) as stream:
+            proxy: Any = image.dataobj
+            spec = proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter
+            voxels = np.asanyarray(nib.arrayproxy.ArrayProxy(stream, spec, mmap=False), dtype=dtype)
+            if len(stream.read(MAX_TRAILER + 1)) > MAX_TRAILER:
+                raise ValueError("it goes on behind its last voxel")
+        return voxels
 
 
 @contextmanager
@@ -125,10 +154,21 @@ def read_nifti(source: Source, role: str, spatial_dims: int = 3, label: bool = F
     data = data.reshape((*data.shape, 1, 1)[:3])
     _check_values(data, name, label)
     affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise InputError(f"{name} has an affine that cannot be inverted: expected a valid sform or qform.")
+    check_affine(affine, name)
     tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
     return MetaTensor(tensor[None], affine=torch.from_numpy(affine), meta={"filename_or_obj": _name(source)})
+
+
+def check_affine(affine: np.ndarray, name: str) -> None:
+    """Raise an :class:`InputError` unless an affine, 4x4, can be inverted and has voxels of a nanometre to a kilometre.
+
+    Args:
+        affine: voxel to RAS millimetres.
+        name: of the image, for the message.
+    """
+    sizes = np.linalg.svd(affine[:3, :3], compute_uv=False) if np.isfinite(affine).all() else np.zeros(3)
+    if min(sizes) < 1e-6 or max(sizes) > 1e6 or min(sizes) < 1e-6 * max(sizes):
+        raise InputError(f"{name} has an affine that cannot be inverted: expected a valid sform or qform.")
 
 
 def _name(source: Source) -> str:
