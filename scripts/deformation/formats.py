@@ -14,7 +14,7 @@ from ..images.loading import open_nifti, read_voxels
 from ..support.errors import InputError
 from .grid import apply_affine, lattice, sample
 
-__all__ = ["ddf_to_itk", "image_like", "read_displacement"]
+__all__ = ["ddf_to_itk", "image_like", "label_type", "read_displacement"]
 
 DISPLACEMENT_VECTOR = 1006  # a NIfTI intent; ITK reads the vectors of such a file as RAS, all others as LPS
 
@@ -84,6 +84,13 @@ def _read_vectors(path: str | Path, role: str) -> tuple[torch.Tensor, torch.Tens
     in_ras = int(image.header["intent_code"]) == DISPLACEMENT_VECTOR
     vectors = data[:, :, :, 0] * (1 if in_ras else RAS_TO_LPS[: data.shape[4]])
     return torch.from_numpy(vectors.astype(np.float32)).movedim(-1, 0), torch.from_numpy(image.affine).double()
+
+
+def label_type(ids: np.ndarray) -> type[np.signedinteger | np.unsignedinteger]:
+    """The data type in which a label map is written: int32 where its ids fit into it, as nearly always."""
+    if ids.max(initial=0) < 2**31:
+        return np.int32
+    return np.uint32 if ids.min() >= 0 else np.int64
 
 
 def image_like(data: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:

@@ -19,11 +19,14 @@ from nibabel.spatialimages import SpatialImage
 from ..support.errors import InputError
 from ..support.files import user_path
 from ..support.keys import IMAGES
+from ..support.notices import warn
 from .alignment import grid_corners
 from .frame import itk_affine
 
 __all__ = ["LoadPaird", "Source", "as_nifti", "check_same_grid", "open_nifti", "read_nifti", "read_voxels"]
 
+LARGEST = 1e18  # value of an image; its square fits into single precision
+DUST, MOST_DUST = 1e-3, 0.25  # of label maps: how far from a whole number is still that number
 MAX_TRAILER = 2**20  # bytes that a compressed file may hold behind its voxels
 
 Source = str | Path | SpatialImage | MetaTensor
@@ -142,7 +145,8 @@ def read_nifti(source: Source, role: str, spatial_dims: int = 3, label: bool = F
         label: whether whole numbers are wanted; an image must not be constant.
 
     Returns:
-        shape (1, X, Y, Z), float32, with the affine (voxel to RAS millimetres) of the file.
+        shape (1, X, Y, Z), with the affine (voxel to RAS millimetres) of the file, see :func:`itk_affine`: an image as
+        float32, a label map as int32, or as int64 where its ids need that.
 
     Raises:
         InputError: when the file is not what is expected.
@@ -151,12 +155,16 @@ def read_nifti(source: Source, role: str, spatial_dims: int = 3, label: bool = F
     data = read_voxels(image, role)
     name = f"{role}: {_name(source)}"
     _check_shape(data, name, spatial_dims)
+    if data.dtype.kind not in "biuf":
+        raise InputError(f"{name} holds {data.dtype} values: expected real numbers, one a voxel.")
     data = data.reshape((*data.shape, 1, 1)[:3])
-    _check_values(data, name, label)
+    slope = getattr(image.dataobj, "slope", 0.0) if label else 0.0
+    values = _label_values(data, name, slope) if label else _image_values(data, name)
     affine = np.asarray(image.affine, dtype=np.float64)
     check_affine(affine, name)
-    tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
-    return MetaTensor(tensor[None], affine=torch.from_numpy(affine), meta={"filename_or_obj": _name(source)})
+    return MetaTensor(
+        torch.from_numpy(values)[None], affine=torch.from_numpy(affine), meta={"filename_or_obj": _name(source)}
+    )
 
 
 def check_affine(affine: np.ndarray, name: str) -> None:
@@ -193,15 +201,56 @@ def _check_shape(data: np.ndarray, name: str, spatial_dims: int) -> None:
         raise InputError(f"{name} is one voxel wide, of shape {shape}: expected slices of two voxels or more each way.")
 
 
-def _check_values(data: np.ndarray, name: str, label: bool) -> None:
-    if data.dtype.kind not in "biuf":
-        raise InputError(f"{name} holds {data.dtype} values: expected real numbers, one a voxel.")
-    if data.dtype.kind == "f" and not np.isfinite(data).all():
-        raise InputError(f"{name} holds {np.count_nonzero(~np.isfinite(data))} NaN or infinite values: expected none.")
-    if label and data.dtype.kind == "f" and not np.array_equal(data, np.round(data)):
-        raise InputError(f"{name} holds fractions: expected the whole numbers of a label map.")
-    if not label and data.min() == data.max():
-        raise InputError(f"{name} is constant, every voxel is {data.flat[0]}: expected an image.")
+def _image_values(data: np.ndarray, name: str) -> np.ndarray:
+    """Intensities in single precision, finite and not all the same; NaN, another tool's background, is the minimum."""
+    if data.dtype.kind == "f":
+        missing = _count_missing(data, name)
+        if missing == data.size:
+            raise InputError(f"{name} holds nothing but NaN: expected an image.")
+        if missing:
+            warn(f"{name} holds {missing} NaN values ({missing / data.size:.1%}): taken as background.")
+            data = np.where(np.isnan(data), np.nanmin(data), data)
+    low, high = data.min(), data.max()
+    if low == high:
+        raise InputError(f"{name} is constant, every voxel is {low}: expected an image.")
+    if max(abs(float(low)), abs(float(high))) > LARGEST or float(high) - float(low) < 1 / LARGEST:
+        raise InputError(f"{name} holds values from {low:g} to {high:g}: expected a range between 1e-18 and 1e18.")
+    result = np.ascontiguousarray(data, dtype=np.float32)
+    if result.min() == result.max():
+        raise InputError(f"{name} is constant in single precision, from {low} to {high}: expected an image.")
+    return result
+
+
+def _label_values(data: np.ndarray, name: str, slope: float) -> np.ndarray:
+    """Ids as int32, or as int64 where they need it; the dust of a scaled save or of a resampling is wiped off."""
+    if data.dtype.kind == "f":
+        missing = _count_missing(data, name)
+        if missing:
+            warn(f"{name} holds {missing} NaN values ({missing / data.size:.1%}): taken as background.")
+            data = np.where(np.isnan(data), 0, data)
+        whole = np.round(data)
+        dust = float(np.abs(data - whole).max())
+        if dust > min(MOST_DUST, max(DUST, 0.51 * abs(slope))):  # a scaled file holds multiples of the slope
+            raise InputError(f"{name} holds fractions: expected the whole numbers of a label map.")
+        if dust:
+            warn(f"{name} holds numbers that are up to {dust:.2g} off a whole one: rounded.")
+        data = whole
+    low, high = data.min(), data.max()
+    if low < -(2**31) or high >= 2**32:
+        raise InputError(f"{name} holds ids from {low:g} to {high:g}: expected whole numbers of up to 32 bits.")
+    return np.ascontiguousarray(data, dtype=np.int32 if high < 2**31 else np.int64)
+
+
+def _count_missing(data: np.ndarray, name: str) -> int:
+    """How many values are NaN; infinite ones are an error."""
+    finite = np.isfinite(data)
+    if finite.all():
+        return 0
+    missing = int(np.isnan(data).sum())
+    infinite = data.size - int(finite.sum()) - missing
+    if infinite:
+        raise InputError(f"{name} holds {infinite} infinite values: expected none.")
+    return missing
 
 
 class LoadPaird(Transform):

@@ -130,7 +130,8 @@ class RegisteredPair:
             mode: ``bilinear``, or ``nearest`` for labels.
 
         Returns:
-            shape (C, X, Y, Z) of the fixed grid, float32, with the fixed image's metadata and its own file name.
+            shape (C, X, Y, Z) of the fixed grid, in its own data type, with the fixed image's metadata and its own
+            file name.
         """
         affine = torch.as_tensor(to_affine_nd(3, image.affine.double().cpu()))
         to_image = torch.linalg.solve(affine, self.fixed.affine.double())
