@@ -148,6 +148,7 @@ def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False)
         result.seconds["write"] = time.perf_counter() - start
         content = {
             **metrics,
+            "warnings": result.warnings,
             "seconds": result.seconds,
             "files": {key: str(path.resolve()) for key, path in _files(result.inputs).items()},
             "sha256": checksums,
