@@ -83,7 +83,7 @@ class Target:
             label: whether ``image`` is a label map.
         """
         points = apply_affine(torch.linalg.solve(image.affine.double(), alignment @ self.affine), lattice(self.shape))
-        values = sample(image.as_tensor().float(), points, "nearest" if label else "bilinear", fill=0)
+        values = sample(image.as_tensor(), points, "nearest" if label else "bilinear", fill=0)
         return MetaTensor(values, affine=self.affine, meta={"filename_or_obj": image.meta["filename_or_obj"]})
 
 
@@ -212,7 +212,8 @@ def _write(results: dict[str, MetaTensor], folder: Path, code: str, mark: str) -
         for file, image in results.items():
             array, affine = image.as_tensor()[0].numpy(), image.affine.numpy()
             if file == LABEL:
-                array = array.astype(np.min_scalar_type(int(array.max())))
+                smallest = (np.min_scalar_type(int(end)) for end in (array.min(), array.max()))
+                array = array.astype(np.result_type(*smallest))
             nifti = nib.Nifti1Image(array, affine)
             nifti.set_sform(affine, code)
             nifti.set_qform(affine, code)

@@ -250,13 +250,13 @@ def test_every_bad_input_ends_in_one_line_and_without_output(infer, samples, sav
     whole = (samples / "sunnybrook" / f"{CARDIAC}_ES.nii.gz").read_bytes()
     (tmp_path / "cut.nii.gz").write_bytes(whole[:-200])
     bad_value = np.ones((8, 8, 3), np.float32)
-    bad_value[1, 2, 1] = np.nan
+    bad_value[1, 2, 1] = np.inf
     cases = {
         "cannot be read as NIfTI": {"moving": str(tmp_path / "cut.nii.gz")},
         "does not exist": {"moving": str(tmp_path / "none.nii.gz")},
         "4D image of shape (8, 8, 3, 2): expected 3D": {"moving": save("4d.nii", np.ones((8, 8, 3, 2)))},
         "is constant": {"moving": save("constant.nii", np.ones((8, 8, 3)))},
-        "1 NaN or infinite": {"moving": save("nan.nii", bad_value)},
+        "1 infinite values": {"moving": save("infinite.nii", bad_value)},
         "complex64": {"moving": save("complex.nii", np.ones((8, 8, 3), np.complex64))},
         "do not overlap": {"moving": save("far.nii", blobs((8, 8, 3)), np.diag([-1.0, 1, 8, 1]) * 1.0)},
         "expected (160, 160, 7), the grid of": {"label_fixed": save("label.nii", np.ones((8, 8, 3), np.uint8))},

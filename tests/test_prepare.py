@@ -108,6 +108,17 @@ def test_one_failure_does_not_stop_the_others_and_what_is_done_is_skipped(subjec
     assert [(out / file).stat().st_mtime_ns for file in files] == stamps
 
 
+def test_ids_below_zero_and_above_a_byte_are_kept(subject, tmp_path):
+    path = tmp_path / "data" / "a" / "seg.nii.gz"
+    image = nib.load(path)
+    ids = np.where(np.asarray(image.dataobj) > 0, 312782574, -1)
+    ids[:2] = 0
+    nib.save(nib.Nifti1Image(ids.astype(np.int32), image.affine), path)
+    prepare_subjects(tmp_path / "data", tmp_path / "out", small_target(), affine=False)
+    found = np.unique(nib.load(tmp_path / "out" / "a" / "seg.nii.gz").dataobj)
+    assert {-1, 312782574} <= set(found.tolist()) <= {-1, 0, 312782574}
+
+
 def test_results_of_other_options_or_files_are_no_longer_skipped(subject, tmp_path, caplog):
     caplog.set_level("INFO", "scripts")
     data, out = tmp_path / "data", tmp_path / "out"

@@ -14,7 +14,9 @@ from ..images.loading import open_nifti, read_voxels
 from ..support.errors import InputError
 from .grid import apply_affine, lattice, sample
 
-__all__ = ["ddf_to_itk", "image_like", "read_displacement"]
+__all__ = ["ddf_to_itk", "image_like", "label_type", "read_displacement"]
+
+DISPLACEMENT_VECTOR = 1006  # a NIfTI intent; ITK reads the vectors of such a file as RAS, all others as LPS
 
 
 def ddf_to_itk(ddf: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
@@ -43,8 +45,8 @@ def read_displacement(path: str | Path, role: str, affine: torch.Tensor, shape: 
 
     Args:
         path: a NIfTI file of shape (X, Y, Z, 1, 3), or (X, Y, 1, 1, 2) for one slice, on any grid. It holds vectors
-            from fixed to moving points in mm, LPS. They are interpolated linearly, and are 0 outside their grid, as in
-            ITK.
+            from fixed to moving points in mm: LPS as ITK and ANTs write them, or RAS where the intent of the header is
+            1006, a displacement vector. They are interpolated linearly, and are 0 outside their grid, as in ITK.
         role: what the file is, for error messages.
         affine: voxel to RAS millimetres of the wanted grid, shape (4, 4).
         shape: the three sizes of the wanted grid.
@@ -79,8 +81,16 @@ def _read_vectors(path: str | Path, role: str) -> tuple[torch.Tensor, torch.Tens
         )
     if not np.isfinite(data).all():
         raise InputError(f"{name} holds {np.count_nonzero(~np.isfinite(data))} NaN or infinite values: expected none.")
-    vectors = data[:, :, :, 0] * RAS_TO_LPS[: data.shape[4]]
+    in_ras = int(image.header["intent_code"]) == DISPLACEMENT_VECTOR
+    vectors = data[:, :, :, 0] * (1 if in_ras else RAS_TO_LPS[: data.shape[4]])
     return torch.from_numpy(vectors.astype(np.float32)).movedim(-1, 0), torch.from_numpy(image.affine).double()
+
+
+def label_type(ids: np.ndarray) -> type[np.signedinteger | np.unsignedinteger]:
+    """The data type in which a label map is written: int32 where its ids fit into it, as nearly always."""
+    if ids.max(initial=0) < 2**31:
+        return np.int32
+    return np.uint32 if ids.min() >= 0 else np.int64
 
 
 def image_like(data: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
@@ -91,6 +101,7 @@ def image_like(data: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
     header = reference.header.copy()
     header.set_data_dtype(data.dtype)
     header.set_slope_inter(1, 0)
+    header.set_xyzt_units("mm", header.get_xyzt_units()[1])
     header["cal_min"] = header["cal_max"] = 0
     image = nib.Nifti1Image(data, reference.affine, header)
     code = int(reference.header["sform_code"]) or int(reference.header["qform_code"]) or 1

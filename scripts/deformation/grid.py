@@ -47,15 +47,17 @@ def sample(
     """Sample a volume at points in its voxel coordinates.
 
     Args:
-        volume: shape (C, *spatial), floating point, 2D or 3D.
+        volume: shape (C, *spatial), 2D or 3D; whole numbers, of whatever size, stay what they are.
         points: shape (d, ...), in voxels of ``volume``.
         mode: ``bilinear`` (trilinear in 3D) or ``nearest``.
         fill: value of points that lie more than half a voxel outside the volume, which is ITK's border; None extends
             the values of the border.
 
     Returns:
-        the values, shape (C, ...).
+        the values, shape (C, ...), in the data type of the volume.
     """
+    if not volume.is_floating_point():
+        return _sample_ids(volume, points, fill)
     dims = points.shape[0]
     size = volume.shape[1:]
     extent = torch.tensor([max(n - 1, 1) for n in size], dtype=points.dtype).view(dims, *[1] * (points.ndim - 1))
@@ -72,6 +74,17 @@ def sample(
     last = torch.tensor(size, dtype=points.dtype).view_as(extent) - 0.5
     inside = ((points >= -0.5) & (points <= last)).all(0)
     return torch.where(inside, values, values.new_tensor(fill))
+
+
+def _sample_ids(volume: torch.Tensor, points: torch.Tensor, fill: float | None) -> torch.Tensor:
+    """:func:`sample` of whole numbers, by nearest neighbour, also of those that no float32 can hold."""
+    fits = volume.numel() == 0 or max(-int(volume.min()), int(volume.max())) < 2**24
+    ids, places = (None, volume) if fits else volume.unique(return_inverse=True)
+    found = sample(places.float(), points, "nearest", None if fill is None else -1.0 if ids is not None else fill)
+    if ids is None:
+        return found.to(volume.dtype)
+    values = ids[found.clamp(min=0).long()]
+    return values if fill is None else torch.where(found < 0, values.new_tensor(int(fill)), values)
 
 
 def to_native_ddf(

@@ -5,7 +5,6 @@ The model was trained on skull-stripped brains without a strong bias field. It r
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from monai.transforms import MapTransform, Transform
 from monai.utils import optional_import
 
 from ..support.errors import InputError
+from ..support.notices import warn
 from .alignment import one_itk_thread, to_itk
 from .synthesis import RandSynthesizeT1d
 
@@ -31,12 +31,13 @@ __all__ = [
 ]
 
 sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
-logger = logging.getLogger(__name__)
 
 MIN_BACKGROUND = 0.25  # as a fraction of the volume; a brain fills about half of its bounding box
 MAX_BORDER = 0.1  # largest fraction of the voxels on the border of the volume that are above the background
 BRAIN_LITRES = (0.3, 2.6)  # from a newborn's brain to more than an adult's with all CSF; a head has 3 or more
 MAX_BRIGHTNESS_RATIO = 1.4
+FLAT, FAR = 5e-5, 0.05  # of the range of intensities: as good as the background, and surely no background
+CORRECTED = "bias_corrected"  # entry in the metadata of an image
 BLOCK_MM = 24.0  # large enough to contain some white matter, and small compared with a bias field
 
 
@@ -88,32 +89,33 @@ def check_brain(image: MetaTensor, name: str) -> None:
     """
     complaint = skull_complaint(image)
     if complaint:
-        logger.warning(
+        warn(
             f"{name} does not look skull-stripped: {complaint}. The model expects skull-stripped brains; "
             "the result may be poor."
         )
         return
     ratio = brightness_ratio(image)
     if ratio > MAX_BRIGHTNESS_RATIO:
-        logger.warning(
+        corrected = image.meta.get(CORRECTED)
+        advice = "this is what is left after its correction." if corrected else "--bias_correction true corrects it."
+        warn(
             f"{name} has a strong bias field: white matter is {ratio:.1f} times as bright in some parts as in others, "
-            f"expected at most {MAX_BRIGHTNESS_RATIO} times; --bias_correction true corrects it."
+            f"expected at most {MAX_BRIGHTNESS_RATIO} times; {advice}"
         )
 
 
 def skull_complaint(image: MetaTensor) -> str:
     """Say why an image does not look like a skull-stripped brain, or return "" if it does.
 
-    The background must have exactly the minimum value, fill a good part of the volume, and make up nearly all of its
-    border; the rest must have the volume of a brain.
+    The background must have one value, fill a good part of the volume, and make up nearly all of its border; the rest
+    must have the volume of a brain.
     """
     array = image.as_tensor()[0].cpu().numpy()
-    foreground = array > array.min()
-    background = 1 - foreground.mean()
-    if background < MIN_BACKGROUND:
+    level, foreground = background(array)
+    share = 1 - foreground.mean()
+    if level == array.min() and share < MIN_BACKGROUND:
         return (
-            f"{100 * background:.0f} % of the volume have the minimum value, expected at least "
-            f"{100 * MIN_BACKGROUND:.0f} %"
+            f"{100 * share:.0f} % of the volume have the minimum value, expected at least {100 * MIN_BACKGROUND:.0f} %"
         )
     border = np.mean([foreground.take(end, axis).mean() for axis in range(3) for end in (0, -1)])
     if border > MAX_BORDER:
@@ -122,6 +124,28 @@ def skull_complaint(image: MetaTensor) -> str:
     if not BRAIN_LITRES[0] < litres < BRAIN_LITRES[1]:
         return f"{litres:.1f} litres are not background, expected {BRAIN_LITRES[0]} to {BRAIN_LITRES[1]}"
     return ""
+
+
+def background(array: np.ndarray) -> tuple[float, np.ndarray]:
+    """The value around a skull-stripped brain, and where the brain is.
+
+    The value is the minimum, and all above it is brain. Only where the border of the volume and a good part of it have
+    another value, as in z-scores or after the resampling by a spline, whose values swing below 0 at edges, it is that
+    one, and all that is far from it is brain.
+
+    Args:
+        array: intensities, shape (X, Y, Z).
+
+    Returns:
+        the value, and a boolean array of the same shape.
+    """
+    lowest = float(array.min())
+    level = float(np.median(np.concatenate([array.take(end, axis).ravel() for axis in range(3) for end in (0, -1)])))
+    distance = np.abs(array - level)
+    reach = np.percentile(distance, 99.5)
+    if level == lowest or (distance <= FLAT * reach).mean() < MIN_BACKGROUND:
+        return lowest, array > lowest
+    return level, distance > FAR * reach
 
 
 def brightness_ratio(image: MetaTensor) -> float:
@@ -148,7 +172,8 @@ def _blocks(image: MetaTensor) -> tuple[np.ndarray, np.ndarray]:
     Positions have shape (N, 3) and lie between -1 and 1.
     """
     array = image.as_tensor()[0].cpu().numpy()
-    array = array - array.min()
+    level, foreground = background(array)
+    array = np.where(foreground, np.clip(array - level, 0, None), 0)
     size = [max(1, round(BLOCK_MM / float(s))) for s in image.pixdim]
     number = [n // m for n, m in zip(array.shape, size)]
     # leave out the voxels that do not fill a block, half on either side: the brain is in the middle
@@ -188,13 +213,15 @@ def correct_bias(image: MetaTensor, spacing: float = 8.0) -> MetaTensor:
     if not HAS_SIMPLEITK:
         raise InputError("the bias correction needs SimpleITK, which is not installed: pip install SimpleITK.")
     values = image.as_tensor()
-    lowest = values.min()
-    whole = to_itk(MetaTensor(values - lowest, affine=image.affine))
+    level, foreground = background(values[0].cpu().numpy())
+    inside = torch.from_numpy(foreground)[None] & (values > level)
+    whole = to_itk(MetaTensor(torch.where(inside, values - level, 0), affine=image.affine))
     shrink = [max(1, min(round(spacing / s), n // 4)) for s, n in zip(whole.GetSpacing(), whole.GetSize())]
     method = sitk.N4BiasFieldCorrectionImageFilter()
     method.SetMaximumNumberOfIterations([50, 50, 50])  # at each of three spline resolutions
     with one_itk_thread():
         method.Execute(sitk.Shrink(whole, shrink), sitk.Shrink(whole > 0, shrink))
         field = sitk.GetArrayFromImage(method.GetLogBiasFieldAsImage(whole))
-    corrected = lowest + (values - lowest) / torch.from_numpy(np.exp(field.T)[None])
-    return MetaTensor(corrected.float(), meta=image.meta, applied_operations=image.applied_operations)
+    corrected = torch.where(inside, level + (values - level) / torch.from_numpy(np.exp(field.T)[None]), values)
+    meta = {**image.meta, CORRECTED: True}
+    return MetaTensor(corrected.float(), meta=meta, applied_operations=image.applied_operations)

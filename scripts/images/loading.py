@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,15 @@ from nibabel.spatialimages import SpatialImage
 from ..support.errors import InputError
 from ..support.files import user_path
 from ..support.keys import IMAGES
+from ..support.notices import warn
 from .alignment import grid_corners
+from .frame import itk_affine
 
 __all__ = ["LoadPaird", "Source", "as_nifti", "check_same_grid", "open_nifti", "read_nifti", "read_voxels"]
+
+LARGEST = 1e18  # value of an image; its square fits into single precision
+DUST, MOST_DUST = 1e-3, 0.25  # of label maps: how far from a whole number is still that number
+MAX_TRAILER = 2**20  # bytes that a compressed file may hold behind its voxels
 
 Source = str | Path | SpatialImage | MetaTensor
 """An image of the user's: a file, a nibabel image, or a MetaTensor of shape (1, X, Y, Z) or (1, X, Y)."""
@@ -39,7 +46,9 @@ def as_nifti(source: Source, role: str) -> nib.Nifti1Image:
     if isinstance(source, str | Path):
         return open_nifti(source, role)
     if isinstance(source, SpatialImage):
-        return source if isinstance(source, nib.Nifti1Image) else nib.Nifti1Image.from_image(source)
+        image = source if isinstance(source, nib.Nifti1Image) else nib.Nifti1Image.from_image(source)
+        with_own_affine = not np.array_equal(image.affine, image.header.get_best_affine(), equal_nan=True)
+        return image if with_own_affine else _in_frame_of_itk(image, role)
     if not isinstance(source, MetaTensor) or source.ndim not in (3, 4) or source.shape[0] != 1:
         found = f" of shape {tuple(source.shape)}" if isinstance(source, torch.Tensor) else ""
         raise InputError(
@@ -55,7 +64,7 @@ def as_nifti(source: Source, role: str) -> nib.Nifti1Image:
 
 
 def open_nifti(path: str | Path, role: str) -> nib.Nifti1Image:
-    """Open a file: its header and affine are read, its voxels not yet.
+    """Open a file: its header and affine, which is ITK's, are read, its voxels not yet.
 
     Args:
         path: a ``.nii`` or ``.nii.gz`` file.
@@ -74,11 +83,25 @@ def open_nifti(path: str | Path, role: str) -> nib.Nifti1Image:
     if not path.name.endswith((".nii", ".nii.gz")):
         raise InputError(f"{role}: {path} is not named as a NIfTI file: expected .nii or .nii.gz.")
     with _reported_as_damage(f"{role}: {path}"):
-        return cast(nib.Nifti1Image, nib.load(path))
+        image = cast(nib.Nifti1Image, nib.load(path))
+        image.header.get_best_affine()  # whose errors are those of a damaged header
+    return _in_frame_of_itk(image, role)
+
+
+def _in_frame_of_itk(image: nib.Nifti1Image, role: str) -> nib.Nifti1Image:
+    """The same image where ITK places it, in millimetres; see :func:`itk_affine`."""
+    affine = itk_affine(image.header, f"{role}: {_name(image)}")
+    if np.array_equal(affine, image.affine):
+        return image
+    header = image.header.copy()
+    header.set_xyzt_units("mm", header.get_xyzt_units()[1])
+    return type(image)(image.dataobj, affine, header, file_map=image.file_map)
 
 
 def read_voxels(image: nib.Nifti1Image, role: str, dtype: type | None = None) -> np.ndarray:
     """The voxels of a file that :func:`open_nifti` opened, with its scale factors applied.
+
+    A compressed file is read to its end, where its checksum stands, which nibabel alone does not compare.
 
     Args:
         image: the open file.
@@ -88,8 +111,17 @@ def read_voxels(image: nib.Nifti1Image, role: str, dtype: type | None = None) ->
     Raises:
         InputError: when the file is damaged.
     """
+    file = image.get_filename() or ""
     with _reported_as_damage(f"{role}: {_name(image)}"):
-        return np.asanyarray(image.dataobj) if dtype is None else np.asarray(image.dataobj, dtype=dtype)
+        if not file.endswith(".gz") or not nib.is_proxy(image.dataobj):
+            return np.asanyarray(image.dataobj, dtype=dtype)
+        with gzip.open(file) as stream:
+            proxy: Any = image.dataobj
+            spec = proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter
+            voxels = np.asanyarray(nib.arrayproxy.ArrayProxy(stream, spec, mmap=False), dtype=dtype)
+            if len(stream.read(MAX_TRAILER + 1)) > MAX_TRAILER:
+                raise ValueError("it goes on behind its last voxel")
+        return voxels
 
 
 @contextmanager
@@ -113,7 +145,8 @@ def read_nifti(source: Source, role: str, spatial_dims: int = 3, label: bool = F
         label: whether whole numbers are wanted; an image must not be constant.
 
     Returns:
-        shape (1, X, Y, Z), float32, with the affine (voxel to RAS millimetres) of the file.
+        shape (1, X, Y, Z), with the affine (voxel to RAS millimetres) of the file, see :func:`itk_affine`: an image as
+        float32, a label map as int32, or as int64 where its ids need that.
 
     Raises:
         InputError: when the file is not what is expected.
@@ -122,13 +155,28 @@ def read_nifti(source: Source, role: str, spatial_dims: int = 3, label: bool = F
     data = read_voxels(image, role)
     name = f"{role}: {_name(source)}"
     _check_shape(data, name, spatial_dims)
+    if data.dtype.kind not in "biuf":
+        raise InputError(f"{name} holds {data.dtype} values: expected real numbers, one a voxel.")
     data = data.reshape((*data.shape, 1, 1)[:3])
-    _check_values(data, name, label)
+    slope = getattr(image.dataobj, "slope", 0.0) if label else 0.0
+    values = _label_values(data, name, slope) if label else _image_values(data, name)
     affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+    check_affine(affine, name)
+    return MetaTensor(
+        torch.from_numpy(values)[None], affine=torch.from_numpy(affine), meta={"filename_or_obj": _name(source)}
+    )
+
+
+def check_affine(affine: np.ndarray, name: str) -> None:
+    """Raise an :class:`InputError` unless an affine, 4x4, can be inverted and has voxels of a nanometre to a kilometre.
+
+    Args:
+        affine: voxel to RAS millimetres.
+        name: of the image, for the message.
+    """
+    sizes = np.linalg.svd(affine[:3, :3], compute_uv=False) if np.isfinite(affine).all() else np.zeros(3)
+    if min(sizes) < 1e-6 or max(sizes) > 1e6 or min(sizes) < 1e-6 * max(sizes):
         raise InputError(f"{name} has an affine that cannot be inverted: expected a valid sform or qform.")
-    tensor = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
-    return MetaTensor(tensor[None], affine=torch.from_numpy(affine), meta={"filename_or_obj": _name(source)})
 
 
 def _name(source: Source) -> str:
@@ -153,15 +201,56 @@ def _check_shape(data: np.ndarray, name: str, spatial_dims: int) -> None:
         raise InputError(f"{name} is one voxel wide, of shape {shape}: expected slices of two voxels or more each way.")
 
 
-def _check_values(data: np.ndarray, name: str, label: bool) -> None:
-    if data.dtype.kind not in "biuf":
-        raise InputError(f"{name} holds {data.dtype} values: expected real numbers, one a voxel.")
-    if data.dtype.kind == "f" and not np.isfinite(data).all():
-        raise InputError(f"{name} holds {np.count_nonzero(~np.isfinite(data))} NaN or infinite values: expected none.")
-    if label and data.dtype.kind == "f" and not np.array_equal(data, np.round(data)):
-        raise InputError(f"{name} holds fractions: expected the whole numbers of a label map.")
-    if not label and data.min() == data.max():
-        raise InputError(f"{name} is constant, every voxel is {data.flat[0]}: expected an image.")
+def _image_values(data: np.ndarray, name: str) -> np.ndarray:
+    """Intensities in single precision, finite and not all the same; NaN, another tool's background, is the minimum."""
+    if data.dtype.kind == "f":
+        missing = _count_missing(data, name)
+        if missing == data.size:
+            raise InputError(f"{name} holds nothing but NaN: expected an image.")
+        if missing:
+            warn(f"{name} holds {missing} NaN values ({missing / data.size:.1%}): taken as background.")
+            data = np.where(np.isnan(data), np.nanmin(data), data)
+    low, high = data.min(), data.max()
+    if low == high:
+        raise InputError(f"{name} is constant, every voxel is {low}: expected an image.")
+    if max(abs(float(low)), abs(float(high))) > LARGEST or float(high) - float(low) < 1 / LARGEST:
+        raise InputError(f"{name} holds values from {low:g} to {high:g}: expected a range between 1e-18 and 1e18.")
+    result = np.ascontiguousarray(data, dtype=np.float32)
+    if result.min() == result.max():
+        raise InputError(f"{name} is constant in single precision, from {low} to {high}: expected an image.")
+    return result
+
+
+def _label_values(data: np.ndarray, name: str, slope: float) -> np.ndarray:
+    """Ids as int32, or as int64 where they need it; the dust of a scaled save or of a resampling is wiped off."""
+    if data.dtype.kind == "f":
+        missing = _count_missing(data, name)
+        if missing:
+            warn(f"{name} holds {missing} NaN values ({missing / data.size:.1%}): taken as background.")
+            data = np.where(np.isnan(data), 0, data)
+        whole = np.round(data)
+        dust = float(np.abs(data - whole).max())
+        if dust > min(MOST_DUST, max(DUST, 0.51 * abs(slope))):  # a scaled file holds multiples of the slope
+            raise InputError(f"{name} holds fractions: expected the whole numbers of a label map.")
+        if dust:
+            warn(f"{name} holds numbers that are up to {dust:.2g} off a whole one: rounded.")
+        data = whole
+    low, high = data.min(), data.max()
+    if low < -(2**31) or high >= 2**32:
+        raise InputError(f"{name} holds ids from {low:g} to {high:g}: expected whole numbers of up to 32 bits.")
+    return np.ascontiguousarray(data, dtype=np.int32 if high < 2**31 else np.int64)
+
+
+def _count_missing(data: np.ndarray, name: str) -> int:
+    """How many values are NaN; infinite ones are an error."""
+    finite = np.isfinite(data)
+    if finite.all():
+        return 0
+    missing = int(np.isnan(data).sum())
+    infinite = data.size - int(finite.sum()) - missing
+    if infinite:
+        raise InputError(f"{name} holds {infinite} infinite values: expected none.")
+    return missing
 
 
 class LoadPaird(Transform):

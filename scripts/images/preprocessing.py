@@ -20,6 +20,7 @@ from monai.transforms import (
 
 from ..support.errors import InputError
 from ..support.keys import IMAGES, LABELS
+from ..support.notices import collect_warnings
 from .alignment import AlignWorldsd
 from .loading import LoadPaird
 
@@ -66,7 +67,17 @@ def preprocess_pair(
         transforms.append(
             ResampleToMatchd(LABELS, key_dst="fixed", mode="nearest", padding_mode="zeros", allow_missing_keys=True)
         )
-    return Compose([*transforms, ConcatItemsd(["moving", "fixed"], name="image")])
+    return WithWarnings([*transforms, ConcatItemsd(["moving", "fixed"], name="image")])
+
+
+class WithWarnings(Compose):
+    """Transforms of a pair, to which the texts of their warnings are added as ``warnings``."""
+
+    def __call__(self, input_: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        texts: list[str] = []
+        with collect_warnings(texts):
+            result = super().__call__(input_, *args, **kwargs)
+        return {**result, "warnings": texts}
 
 
 class ScaleIntensitiesd(Transform):

@@ -6,7 +6,7 @@ a T1-weighted image, in place of a random contrast.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ TISSUES: dict[str, tuple[tuple[int, ...], tuple[float, float]]] = {
 }
 KNOWN_LABELS = [label for labels, _ in TISSUES.values() for label in labels]
 ANY_BRIGHTNESS = (0.0, 2.0)  # range of brightness of unknown ids
+LONGEST_TABLE = 2**16  # ids that are looked up without being sorted, which takes longer
 PAIR = (("label_fixed", "fixed"), ("label_moving", "moving"))  # keys of label maps, and of the images to paint
 
 # ranges, as fractions of the mean of white matter unless the comment says otherwise
@@ -106,25 +107,28 @@ class RandSynthesizeT1d(RandomizableTransform):
         return result
 
     def _paint(self, label: MetaTensor, random: np.random.RandomState) -> MetaTensor:
-        ids = label.as_tensor().long()
-        mean, deviation = self._tissue_values(ids, random)
-        noise = torch.from_numpy(random.standard_normal(tuple(ids.shape)).astype(np.float32))
-        image = mean[ids] + deviation[ids] * noise
+        ids, places = _table(label)
+        mean, deviation = self._tissue_values(ids, places, random)
+        noise = torch.from_numpy(random.standard_normal(tuple(places.shape)).astype(np.float32))
+        image = mean[places] + deviation[places] * noise
         self.scanner.set_random_state(state=random)
-        painted = self.scanner(image.clamp(min=0)) * (ids > 0)
+        painted = self.scanner(image.clamp(min=0)) * (label.as_tensor() > 0)
         return MetaTensor(painted * (255 / painted.max().clamp(min=1e-6)), meta=label.meta)
 
-    def _tissue_values(self, ids: torch.Tensor, random: np.random.RandomState) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw mean and standard deviation of every id; white matter is 1, the background 0."""
+    def _tissue_values(
+        self, ids: Sequence[int], places: torch.Tensor, random: np.random.RandomState
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw mean and standard deviation of every id; white matter is 1, the background and ids below it are 0."""
         csf = random.uniform(*CSF)
         grey = csf + random.uniform(*GREY) * (1 - csf)
-        mean, deviation = torch.zeros(2, max(int(ids.max()), *KNOWN_LABELS) + 1)
-        present = torch.bincount(ids.flatten()).nonzero().flatten().tolist()
-        unknown = sorted(set(present) - {0, *KNOWN_LABELS})
+        drawn: dict[int, tuple[float, float]] = {}
+        present = torch.bincount(places.flatten()).nonzero().flatten().tolist()
+        unknown = sorted({ids[place] for place in present if ids[place] > 0} - set(KNOWN_LABELS))
         for labels, brightness in (*TISSUES.values(), *(([label], ANY_BRIGHTNESS) for label in unknown)):
-            mean[list(labels)] = float(np.interp(random.uniform(*brightness), [0, 1, 2, 3], [csf, grey, 1, 2 - grey]))
-            deviation[list(labels)] = random.uniform(*self.tissue_noise)
-        return mean, deviation
+            mean = float(np.interp(random.uniform(*brightness), [0, 1, 2, 3], [csf, grey, 1, 2 - grey]))
+            drawn |= dict.fromkeys(labels, (mean, random.uniform(*self.tissue_noise)))
+        values = torch.tensor([drawn.get(label, (0.0, 0.0)) for label in ids])
+        return values[:, 0], values[:, 1]
 
 
 def paint_t1(label: MetaTensor) -> MetaTensor:
@@ -136,12 +140,22 @@ def paint_t1(label: MetaTensor) -> MetaTensor:
     Returns:
         an image on the same grid, 0 in the background.
     """
-    ids = label.as_tensor().long()
-    mean = torch.full((max(int(ids.max()), *KNOWN_LABELS) + 1,), 65.0)
+    ids, places = _table(label)
+    typical = {0: 0.0}
     for labels, brightness in TISSUES.values():
-        mean[list(labels)] = float(np.interp(np.mean(brightness), [0, 1, 2, 3], [25, 65, 100, 135]))
-    mean[0] = 0
-    return MetaTensor(mean[ids], meta=label.meta)
+        typical |= dict.fromkeys(labels, float(np.interp(np.mean(brightness), [0, 1, 2, 3], [25, 65, 100, 135])))
+    mean = torch.tensor([typical.get(label, 65.0) for label in ids])
+    return MetaTensor(mean[places], meta=label.meta)
+
+
+def _table(label: MetaTensor) -> tuple[list[int], torch.Tensor]:
+    """Ids of a label map, and the place of each voxel's id among them, of the map's shape."""
+    values = label.as_tensor().long()
+    largest = int(values.max())
+    if int(values.min()) >= 0 and largest < LONGEST_TABLE:
+        return list(range(largest + 1)), values
+    ids, places = values.unique(return_inverse=True)
+    return ids.tolist(), places
 
 
 def without_extracerebral(label: MetaTensor) -> MetaTensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,10 +14,10 @@ from ..networks.kernels.memory import available_memory
 from ..networks.kernels.precision import autocast_dtype
 from ..networks.kernels.sampling import resize, upsample
 from ..support.command_line import number
+from ..support.notices import warn
 
 __all__ = ["RegistrationInferer"]
 
-logger = logging.getLogger(__name__)
 GIB = 2**30
 
 
@@ -80,11 +79,8 @@ class RegistrationInferer(Inferer):
             parts = [network(part) for part in pairs.split(at_once)]
             return parts[0] if len(parts) == 1 else torch.cat(parts)
         half = [(extent + 1) // 2 for extent in size]
-        logger.warning(
-            "%s voxels need about %.1f GiB, there are %.1f: registered at half the resolution, %s.",
-            tuple(size),
-            needed / GIB,
-            limit / GIB,
-            tuple(half),
+        warn(
+            f"{tuple(size)} voxels need about {needed / GIB:.1f} GiB, there are {limit / GIB:.1f}: "
+            f"registered at half the resolution, {tuple(half)}."
         )
         return upsample(self._register(resize(pairs, half), network, estimate), size)

@@ -26,6 +26,7 @@ from ..results.registered import RegisteredPair
 from ..support.errors import InputError, unknown_option, unwrapped
 from ..support.files import user_path
 from ..support.fingerprint import fingerprint
+from ..support.notices import collect_warnings
 from .inferer import RegistrationInferer
 
 __all__ = ["Registration"]
@@ -199,11 +200,13 @@ class Registration:
                 a file too, is what both are compared with.
             data: what ``preprocessing`` made of it.
         """
-        times = [time.perf_counter()]
-        ddf = None if "displacement" in inputs else self.predict(data["image"])
+        times, texts = [time.perf_counter()], list(data.get("warnings", ()))
+        with collect_warnings(texts):
+            ddf = None if "displacement" in inputs else self.predict(data["image"])
+            times.append(time.perf_counter())
+            result = self.result(inputs, data, ddf)
         times.append(time.perf_counter())
-        result = self.result(inputs, data, ddf)
-        times.append(time.perf_counter())
+        result.warnings = texts
         result.seconds = {"network": times[1] - times[0], "native_grid": times[2] - times[1]}
         result.settings = self.settings
         return result

@@ -22,6 +22,7 @@ from ..deformation.jacobian import (
 )
 from ..images.preprocessing import PERCENTILES
 from ..support.errors import InputError
+from ..support.notices import warn
 
 if TYPE_CHECKING:
     from .registered import RegisteredPair
@@ -39,6 +40,7 @@ __all__ = [
 ]
 
 NAN = float("nan")
+MOST_NAMED = 20  # ids in a warning
 SURFACE_MEASURES = ("hausdorff", "hausdorff95", "surface_distance")
 
 
@@ -199,8 +201,10 @@ class MeasurePair:
             metrics["end_point_error"] = {
                 name: end_point_error(ddf, pair.true_ddf, pair.fixed.affine, mask) for name, mask in areas.items()
             }
-        if pair.label_fixed is not None and pair.label_moving is not None:
-            metrics |= self._overlap(pair, chosen)
+        if pair.label_moving is not None:
+            metrics |= _lost_labels(pair)
+            if pair.label_fixed is not None:
+                metrics |= self._overlap(pair, chosen)
         if self.inverse:
             metrics["inverse"] = _inverse_measures(pair)
         return metrics
@@ -226,6 +230,11 @@ class MeasurePair:
     def _overlap(self, pair: RegisteredPair, chosen: torch.Tensor) -> dict[str, Any]:
         fixed = _plain(pair.label_fixed)[0][..., chosen]
         classes, others = common_classes(fixed, _plain(pair.label_moving))
+        if others and not classes:
+            warn(
+                f"{_name(pair.label_fixed)} and {_name(pair.label_moving)} have no id in common, "
+                f"but {', '.join(f'{c} {where}' for c, where in others.items())}: there is no Dice."
+            )
         before_after = {"before": pair.label_resampled, "after": pair.label_warped}
         results = {name: _plain(label)[0][..., chosen] for name, label in before_after.items()}
         overlap: dict[str, Any] = {
@@ -241,6 +250,25 @@ class MeasurePair:
                 undefined = sum(math.isnan(distances["hausdorff"][str(c)]) for c in classes)
                 overlap.setdefault("distance_undefined", {})[name] = undefined
         return overlap
+
+
+def _lost_labels(pair: RegisteredPair) -> dict[str, list[int]]:
+    """The ids of the moving label that are not in the result, as ``lost_labels``; nothing where there are none."""
+    before, after = ({int(i) for i in _plain(label).unique()} for label in (pair.label_moving, pair.label_warped))
+    lost = sorted(before - after - {0})
+    if not lost:
+        return {}
+    more = ", ..." if len(lost) > MOST_NAMED else ""
+    ids = ", ".join(map(str, lost[:MOST_NAMED])) + more
+    warn(
+        f"label_moving: {_name(pair.label_moving)} loses {len(lost)} of {len(before - {0})} ids, "
+        f"by nearest neighbour or outside the fixed image: {ids}."
+    )
+    return {"lost_labels": lost}
+
+
+def _name(image: Any) -> str:
+    return str(image.meta.get("filename_or_obj", "the image in memory"))
 
 
 def _plain(values: Any) -> torch.Tensor:

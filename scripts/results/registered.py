@@ -18,6 +18,7 @@ from ..deformation.grid import apply_affine, as_volume, by_image, lattice, sampl
 from ..deformation.inversion import invert_ddf
 from ..deformation.jacobian import jacobian_determinant
 from ..support.files import user_path
+from ..support.notices import collect_warnings
 from .writer import write_results
 
 __all__ = ["RegisteredPair"]
@@ -44,6 +45,7 @@ class RegisteredPair:
         label_fixed, label_moving: the label maps as read, or None.
         intensity_range: the intensities that were 0 and 1 to the network; None stands for each image's percentiles.
         ddf: as above: warped(x) = moving(x + ddf(x)).
+        warnings: what the user should know about the images or the result, one line each.
         settings: a text that differs where the options of the registration differ, or None.
         seconds: what each stage took: ``read``, ``network``, ``native_grid`` and, once it is saved, ``write``.
     """
@@ -69,6 +71,7 @@ class RegisteredPair:
         self.true_ddf = true_ddf
         self.spatial_dims = spatial_dims
         self.weights = weights
+        self.warnings: list[str] = []
         self.settings: str | None = None
         self.seconds: dict[str, float] = {}
         self._measure = measure
@@ -118,7 +121,8 @@ class RegisteredPair:
     def metrics(self) -> dict[str, Any]:
         """The measures, in dictionaries of dictionaries as in ``metrics.json``; NaN where one is not defined."""
         start = time.perf_counter()
-        metrics = self._measure(self)
+        with collect_warnings(self.warnings):
+            metrics = self._measure(self)
         self.seconds["native_grid"] = self.seconds.get("native_grid", 0.0) + time.perf_counter() - start
         return metrics
 
@@ -130,7 +134,8 @@ class RegisteredPair:
             mode: ``bilinear``, or ``nearest`` for labels.
 
         Returns:
-            shape (C, X, Y, Z) of the fixed grid, float32, with the fixed image's metadata and its own file name.
+            shape (C, X, Y, Z) of the fixed grid, in its own data type, with the fixed image's metadata and its own
+            file name.
         """
         affine = torch.as_tensor(to_affine_nd(3, image.affine.double().cpu()))
         to_image = torch.linalg.solve(affine, self.fixed.affine.double())

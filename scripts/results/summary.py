@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ class EvaluationSummary:
         overwrite: bool = False,
     ) -> None:
         self.output_dir = user_path(output_dir, "output_dir")
-        self.label_names = {str(number): name for number, name in (label_names or {}).items()}
+        self.label_names = distinct_names(label_names or {})
         self.weights = None if weights is None else user_path(weights, "weights")
         self.about = dict(about or {})
         self.overwrite = overwrite
@@ -107,6 +108,15 @@ class EvaluationSummary:
                 _draw_dice(rows, class_names(measures), temporary / "dice.png")
         print(f"\n{summary_table(measures)}\n")
         logger.info("measured %d pairs, failed %d: results in %s", len(rows), len(failures), self.output_dir)
+
+
+def distinct_names(label_names: Mapping[int, str]) -> dict[str, str]:
+    """A name of its own for each class, by its number as text, where several classes share one name or it is taken."""
+    counts = Counter(label_names.values())
+    plain = {name for name, count in counts.items() if count == 1 and name and name != "mean" and not name.isdecimal()}
+    return {
+        str(number): name if name in plain else f"{name} ({number})".strip() for number, name in label_names.items()
+    }
 
 
 def statistics(column: str, values: Sequence[float]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 
-from ..deformation.formats import ddf_to_itk, image_like
+from ..deformation.formats import ddf_to_itk, image_like, label_type
 from ..images.loading import as_nifti
 from ..support.bundle import versions
 from ..support.errors import InputError
@@ -148,6 +148,7 @@ def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False)
         result.seconds["write"] = time.perf_counter() - start
         content = {
             **metrics,
+            "warnings": result.warnings,
             "seconds": result.seconds,
             "files": {key: str(path.resolve()) for key, path in _files(result.inputs).items()},
             "sha256": checksums,
@@ -198,5 +199,5 @@ def _images(fixed: nib.Nifti1Image, result: RegisteredPair) -> dict[str, nib.Nif
         "jacobian_determinant.nii.gz": scalar(result.jacobian),
     }
     if result.label_warped is not None:
-        images["label_warped.nii.gz"] = scalar(result.label_warped, np.int32)
+        images["label_warped.nii.gz"] = scalar(result.label_warped, label_type(np.asarray(result.label_warped)))
     return images

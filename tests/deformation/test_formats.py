@@ -124,3 +124,15 @@ def test_image_like_keeps_header_and_takes_the_data_type():
     assert image.header["descrip"].tobytes().startswith(b"cine")
     assert image.get_data_dtype() == np.float32
     assert image.get_fdata().max() == 0.5
+
+
+@pytest.mark.parametrize(("intent", "sign"), [(1007, -1), (1006, 1)])
+def test_the_intent_says_the_frame_of_the_vectors(tmp_path, intent, sign):
+    """As SimpleITK reads the same file: 1006 is RAS, 1007 is LPS."""
+    image = nib.Nifti1Image(np.full((4, 5, 6, 1, 3), (3, -2, 4), np.float32), np.diag([1.0, 2, 4, 1]))
+    image.header.set_intent(intent)
+    nib.save(image, tmp_path / "field.nii.gz")
+    ddf = read_displacement(tmp_path / "field.nii.gz", "displacement", torch.eye(4), (3, 3, 3))
+    assert ddf[:, 1, 1, 1].tolist() == [sign * 3, sign * -2, 4]
+    by_itk = sitk.ReadImage(str(tmp_path / "field.nii.gz"), sitk.sitkVectorFloat64)[1, 1, 1]
+    np.testing.assert_allclose(ddf[:, 1, 1, 1], np.array(by_itk) * [-1, -1, 1])

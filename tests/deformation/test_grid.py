@@ -80,3 +80,13 @@ def test_outside_the_field_of_view_the_displacement_fades_without_folding():
     torch.testing.assert_close(profile[50 - 15], torch.tensor(8.0 * (1 - 15 / FADE_MM)))
     assert (profile[:20] == 0).all()
     assert jacobian_determinant(ddf[None]).min() > 0.7
+
+
+@pytest.mark.parametrize("large", [2**24 + 1, 2**32 - 1, 5])
+def test_whole_numbers_are_sampled_as_they_are(large):
+    ids = torch.tensor([[0, large, large - 2, -7]])[None, :, :, None].expand(1, 3, 4, 2).contiguous()
+    points = lattice((3, 4, 2)) + torch.tensor([0.3, 1.2, 0.0]).view(3, 1, 1, 1)
+    found = sample(ids, points, "nearest", fill=0)
+    assert found.dtype == ids.dtype
+    assert found[0, 1, :, 0].tolist() == [large, large - 2, -7, 0]
+    assert sample(ids, points, "nearest")[0, 1, :, 0].tolist() == [large, large - 2, -7, -7]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 
@@ -52,6 +53,32 @@ def test_what_a_skull_stripped_brain_is():
     shifted = np.roll(box(64, 50), 7, axis=0)
     # one of six faces is touched by 50^2 of 64^2 voxels: 10.2 %
     assert skull_complaint(volume(shifted)) == "10 % of its border are not background, expected at most 10 %"
+
+
+def test_a_background_need_not_be_the_minimum(brain):
+    """z-scores with a background of 0, and the ringing of a spline."""
+    values = brain.as_tensor()
+    inside = values > 0
+    scores = torch.where(inside, (values - values[inside].mean()) / values[inside].std(), 0)
+    assert scores.min() < -1
+    assert skull_complaint(with_values(brain, scores, "z.nii.gz")) == ""
+    itk = sitk.GetImageFromArray(values[0].double().numpy())
+    moved = sitk.Resample(itk, itk, sitk.TranslationTransform(3, (0.4, 0.4, 0.4)), sitk.sitkBSpline, 0.0)
+    ringing = torch.from_numpy(sitk.GetArrayFromImage(moved)).float()[None]
+    assert ringing.min() < -2
+    assert skull_complaint(with_values(brain, ringing, "r.nii.gz")) == ""
+    axes = torch.meshgrid(*[torch.linspace(-1, 1, n) for n in values.shape[1:]], indexing="ij")
+    skin = torch.where(torch.stack(axes).norm(dim=0) < 1.25, 120.0, 0.0)
+    head = torch.where(inside, values, skin) - 30 * torch.rand(values.shape)
+    assert skull_complaint(with_values(brain, head, "head.nii.gz"))
+
+
+def test_what_a_correction_leaves_is_told_without_its_advice(brain, caplog):
+    biased = with_values(brain, brain.as_tensor() * field_inside(brain), "biased.nii.gz")
+    biased.meta["bias_corrected"] = True
+    CheckBrainsd("fixed")({"fixed": biased})
+    (record,) = caplog.records
+    assert record.getMessage().endswith("expected at most 1.4 times; this is what is left after its correction.")
 
 
 def test_the_brightness_ratio_of_a_known_field():

@@ -5,6 +5,7 @@ import gzip
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from scripts.images import LoadPaird, read_nifti
 from scripts.support.errors import InputError
@@ -48,8 +49,14 @@ CASES = [
     (np.arange(12.0), {"spatial_dims": 2}, r"is one voxel wide, of shape \(12,\): expected slices"),
     (np.full((3, 4, 5), 7.0), {}, r"is constant, every voxel is 7.0: expected an image"),
     (np.zeros((3, 4, 5)), {}, r"is constant, every voxel is 0.0"),
-    (with_value(np.nan), {}, r"holds 1 NaN or infinite values: expected none"),
-    (with_value(np.inf), {}, r"holds 1 NaN or infinite values: expected none"),
+    (np.full((3, 4, 5), np.nan), {}, r"holds nothing but NaN: expected an image"),
+    (with_value(np.inf), {}, r"holds 1 infinite values: expected none"),
+    (with_value(-np.inf), {"label": True}, r"holds 1 infinite values: expected none"),
+    (with_value(1).astype(float) * 1e39, {}, r"holds values from 0 to 5.9e\+40: expected a range between 1e-18 and"),
+    (with_value(1).astype(float) * 1e-40, {}, r"holds values from 0 to 5.9e-39: expected a range"),
+    (with_value(1).astype(float) + 1e15, {}, r"is constant in single precision"),
+    (with_value(2**32).astype(float), {"label": True}, r"holds ids from 0 to 4.29497e\+09: expected whole numbers"),
+    (with_value(-(2.0**32)), {"label": True}, r"holds ids from -4.29497e\+09 to 59: expected whole"),
     (with_value(1).astype(np.complex64), {}, r"holds complex64 values: expected real numbers"),
     (with_value(0.5), {"label": True}, r"holds fractions: expected the whole numbers of a label map"),
 ]
@@ -61,6 +68,71 @@ def test_unusable_content_is_named(save, array, options, message):
     with pytest.raises(InputError, match=rf"^fixed: .*bad.nii.gz {message}") as caught:
         read_nifti(path, "fixed", **options)
     assert "\n" not in str(caught.value)
+
+
+def test_nan_is_background_and_said(save, caplog):
+    array = with_value(np.nan) - 7
+    image = read_nifti(save("a.nii.gz", array), "fixed")
+    assert image[0, 1, 1, 1] == -7, "the minimum"
+    assert "fixed: " in caplog.text
+    assert "a.nii.gz holds 1 NaN values (1.7%): taken as background." in caplog.text
+    assert read_nifti(save("b.nii.gz", with_value(np.nan)), "label_fixed", label=True)[0, 1, 1, 1] == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "found"),
+    [
+        ((312782574, 312782578, -1), np.int32, torch.int32),
+        ((2**32 - 1, 2**24 + 1, 0), np.uint32, torch.int64),
+        ((2**31 - 1, -(2**31), 5), np.int64, torch.int32),
+        ((1.00002, 2.99999, 1034.9999), np.float32, torch.int32),
+        ((True, False, True), np.uint8, torch.int32),
+    ],
+)
+def test_label_ids_are_whole_numbers_to_the_last_digit(save, values, dtype, found):
+    array = np.zeros((4, 5, 6), dtype)
+    array[0, 0, :3] = values
+    label = read_nifti(save("l.nii.gz", array), "label_fixed", label=True)
+    assert label.dtype == found
+    assert label[0, 0, 0, :3].tolist() == [round(value) for value in values]
+
+
+def test_the_dust_of_a_scaled_save_is_wiped_off_and_real_fractions_are_not(tmp_path, caplog):
+    def scaled(name, values):
+        image = nib.Nifti1Image(np.resize(values, (4, 4, 4)), np.eye(4))
+        image.set_data_dtype(np.int16)  # nibabel chooses a slope
+        nib.save(image, tmp_path / name)
+        return tmp_path / name
+
+    path = scaled("whole.nii.gz", np.array([0, 1035.0, 2035.0, 77.0]))
+    assert np.abs(nib.load(path).get_fdata() - np.round(nib.load(path).get_fdata())).max() > 1e-3
+    assert read_nifti(path, "label_fixed", label=True).unique().tolist() == [0, 77, 1035, 2035]
+    assert "whole.nii.gz holds numbers that are up to 0." in caplog.text
+    assert "off a whole one: rounded" in caplog.text
+    with pytest.raises(InputError, match="holds fractions"):
+        read_nifti(scaled("half.nii.gz", np.array([0, 0.5, 1.0])), "label_fixed", label=True)
+
+
+def test_every_flipped_bit_of_a_compressed_file_is_found(save, tmp_path):
+    """Those that unpack to other voxels without an error of the stream are told from its checksum alone."""
+    path = tmp_path / "w.nii.gz"
+    save("w.nii.gz", blobs((12, 12, 12)))
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    right = read_nifti(path, "fixed")
+    refused = 0
+    for _ in range(100):
+        damaged = bytearray(whole)
+        damaged[rng.integers(20, len(whole))] ^= 1 << rng.integers(8)
+        (tmp_path / "d.nii.gz").write_bytes(damaged)
+        try:
+            assert torch.equal(read_nifti(tmp_path / "d.nii.gz", "fixed"), right)
+        except InputError as error:
+            assert "d.nii.gz" in str(error)  # noqa: PT017 - the other outcome is right too
+            refused += 1
+    assert refused > 95
+    (tmp_path / "d.nii.gz").write_bytes(whole + whole[:100])
+    with pytest.raises(InputError, match="cannot be read as NIfTI"):
+        read_nifti(tmp_path / "d.nii.gz", "fixed")
 
 
 def test_colour_and_empty_images(tmp_path):

@@ -107,3 +107,24 @@ def test_the_foreground_is_where_the_fixed_image_is_above_its_minimum(background
     assert metrics["folding"]["whole_grid"]["folding_percent"] == pytest.approx(100 * 2 / 6)
     assert metrics["end_point_error"]["foreground"] == {"mean_voxel": 0, "mean_mm": 0}
     assert metrics["end_point_error"]["whole_grid"]["mean_voxel"] == pytest.approx(2 / 6)
+
+
+def test_ids_that_vanish_are_named_on_the_screen_and_in_the_metrics(caplog):
+    moving = meta(torch.arange(72.0).view(6, 4, 3) % 25)  # 0 to 24
+    after = torch.where(moving.as_tensor() > 22, 0, moving.as_tensor())
+    metrics = MeasurePair(3)(registered(ramp(), label_moving=moving, label_warped=after))
+    assert metrics["lost_labels"] == [23, 24]
+    assert "dice" not in metrics
+    assert "loses 2 of 24 ids, by nearest neighbour or outside the fixed image: 23, 24." in caplog.text
+    metrics = MeasurePair(3)(registered(ramp(), label_moving=moving, label_warped=after * 0))
+    assert len(metrics["lost_labels"]) == 24
+    assert caplog.text.rstrip().endswith("18, 19, 20, ...."), "a line stays a line"
+    assert "lost_labels" not in MeasurePair(3)(registered(ramp(), label_moving=moving, label_warped=moving))
+
+
+def test_label_maps_without_a_common_id_are_named(caplog):
+    fixed, moving = meta((ramp() > 2).float()), meta(255 * (ramp() > 2).float())
+    data = {"label_resampled": moving.as_tensor(), "label_warped": moving.as_tensor()}
+    metrics = MeasurePair(3)(registered(ramp(), label_fixed=fixed, label_moving=moving, **data))
+    assert np.isnan(metrics["dice"]["after"]["mean"])
+    assert "have no id in common, but 1 only in label_fixed, 255 only in label_moving: there is no Dice." in caplog.text

@@ -6,7 +6,7 @@ import math
 import pytest
 from matplotlib.image import imread
 
-from scripts.results.summary import EvaluationSummary, statistics
+from scripts.results.summary import EvaluationSummary, distinct_names, statistics
 from scripts.results.tables import summary_table
 from scripts.support.errors import InputError
 
@@ -109,6 +109,18 @@ def test_the_printed_table():
     assert ["NCC", "0.900", "0.950"] in lines
     assert ["|J|", "<=", "0,", "%", "0.0123", "-"] in lines
     assert ["end-point", "error,", "mm", "1.5000", "-"] in lines
+
+
+def test_classes_that_share_a_name_stay_apart(tmp_path):
+    names = {1: "LV", 2: "LV", 3: "mean", 4: "2", 5: "", 6: "RV"}
+    assert list(distinct_names(names).values()) == ["LV (1)", "LV (2)", "mean (3)", "2 (4)", "(5)", "RV"]
+    values = {"1": 0.5, "2": 0.75, "3": 0.25, "mean": 0.5}
+    rows = [{"name": "a", "metrics": {"dice": {"before": values, "after": values}}, "seconds": {"read": 1.0}}]
+    EvaluationSummary(tmp_path, names).write(rows, {}, 1.0)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        row = next(csv.DictReader(file))
+    found = {name: float(row[f"dice.after.{name}"]) for name in ("LV (1)", "LV (2)", "mean (3)", "mean")}
+    assert found == {"LV (1)": 0.5, "LV (2)": 0.75, "mean (3)": 0.25, "mean": 0.5}
 
 
 def test_files_that_are_not_those_of_an_evaluation_are_kept(tmp_path):

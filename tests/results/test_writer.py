@@ -33,6 +33,7 @@ def result(pair, with_label=True, **changes):
             "metrics": {"ncc": float("nan")},
             "settings": None,
         },
+        "warnings": ["fixed: f.nii is odd."],
         **dict.fromkeys(("fixed", "resampled", "warped"), image),
         **dict.fromkeys(("ddf", "inverse"), field),
         **dict.fromkeys(("label_fixed", "intensity_range")),
@@ -52,6 +53,7 @@ def test_writes_all_files_and_nothing_else(pair, tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == sorted(OUTPUTS)
     metrics = load_json(folder / "metrics.json")
     assert metrics["ncc"] is None
+    assert metrics["warnings"] == ["fixed: f.nii is odd."]
     assert set(metrics["sha256"]) == {"weights", "fixed", "moving"}
     assert nib.load(folder / "label_warped.nii.gz").get_fdata().max() == 70000
 

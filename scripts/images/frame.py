@@ -1,0 +1,98 @@
+"""Where a NIfTI file lies in space, as ITK, ANTs and 3D Slicer see it.
+
+A header may place its image twice, by the qform and by the sform, or not at all. nibabel prefers the sform; ITK prefers
+the qform where the two differ, and the voxel sizes of ``pixdim`` where the sform has others. People use the results in
+programs built on ITK, together with their own files, so that ITK decides.
+"""
+
+from __future__ import annotations
+
+import tempfile
+
+import nibabel as nib
+import numpy as np
+from monai.utils import optional_import
+
+from ..support.errors import InputError
+
+__all__ = ["itk_affine"]
+
+sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+FORMS = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+FIELDS = (*FORMS, "srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units")  # all that ITK looks at
+MILLIMETRES = ("unknown", "mm")
+MAX_DIFFERENCE = 0.05  # voxels at the corners of an image; below it, two frames are the same
+
+
+def itk_affine(header: nib.Nifti1Header, name: str) -> np.ndarray:
+    """The affine from voxels to RAS millimetres that ITK finds in a header.
+
+    Args:
+        header: of a NIfTI file.
+        name: of the file, for messages.
+
+    Returns:
+        shape (4, 4). Where ITK and nibabel agree, as in nearly all files, it is nibabel's to the last digit.
+
+    Raises:
+        InputError: when ITK cannot place the file either, as it has no voxel size or is sheared.
+    """
+    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    if _is_plain(header, affine):
+        return affine
+    forms = [header[field] for field in FIELDS if header["sform_code"] > 0 or not field.startswith("srow")]
+    if not all(np.isfinite(np.asarray(form, dtype=float)).all() for form in forms):
+        raise InputError(f"{name} has no valid place in space: expected a valid sform or qform.")
+    found = _read_by_itk(header, name)
+    corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=float).T
+    corners[:3] *= np.array((*header.get_data_shape(), 1, 1)[:3])[:, None]
+    apart = np.linalg.norm((affine - found) @ corners, axis=0).max()
+    return affine if apart < MAX_DIFFERENCE * np.linalg.norm(found[:3, :3], axis=0).min() else found
+
+
+def _is_plain(header: nib.Nifti1Header, affine: np.ndarray) -> bool:
+    """Whether the header places the image once, at right angles and in millimetres, with the voxels of ``pixdim``."""
+    sform, qform = header["sform_code"] > 0, header["qform_code"] > 0
+    if not (sform or qform) or header.get_xyzt_units()[0] not in MILLIMETRES or not np.isfinite(affine).all():
+        return False
+    zooms = np.asarray(header["pixdim"][1:4], dtype=float)
+    if min(zooms) <= 0:
+        return False
+    directions = affine[:3, :3] / zooms
+    if not np.allclose(directions.T @ directions, np.eye(3), atol=1e-4):
+        return False
+    return not (sform and qform) or np.allclose(header.get_qform(), affine, rtol=0, atol=1e-4 * min(zooms))
+
+
+def _read_by_itk(header: nib.Nifti1Header, name: str) -> np.ndarray:
+    """What SimpleITK reads from an image of 2 x 2 x 2 voxels with the same frame."""
+    if not HAS_SIMPLEITK:
+        raise InputError(f"{name} has a qform and a sform that differ, or neither: SimpleITK is needed to place it.")
+    small = nib.Nifti1Header()
+    for field in FIELDS:
+        small[field] = header[field]
+    small["dim"] = (3, 2, 2, 2, 1, 1, 1, 1)
+    small.set_data_dtype(np.uint8)
+    small["magic"], small["vox_offset"] = b"n+1", 352
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        with tempfile.NamedTemporaryFile(suffix=".nii") as file:
+            file.write(small.binaryblock + b"\0" * 12)
+            file.flush()
+            reader = sitk.ImageFileReader()
+            reader.SetFileName(file.name)
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(
+            f"{name} has an affine that cannot be inverted, or is sheared, which ITK, ANTs and Slicer do not read: "
+            "expected a valid sform or qform."
+        ) from error
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+    affine = np.eye(4)
+    affine[:3, :3] = np.array(reader.GetDirection()).reshape(3, 3) * np.array(reader.GetSpacing())
+    affine[:3, 3] = reader.GetOrigin()
+    return LPS_TO_RAS @ affine
