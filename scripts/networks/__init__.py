@@ -5,7 +5,7 @@ from .features import Features
 from .gradirn import Backprop, DeepSupervision, GraDIRN, compile_steps
 from .initialisation import initialise
 from .regularizer import CNN
-from .similarity import LNCC, NCC, SSD
+from .similarity import LNCC, MIND, NCC, SSD
 from .step import Demons, Gradient
 from .voxelmorph import VoxelMorph
 from .weights import load_torchscript, load_weights
@@ -13,6 +13,7 @@ from .weights import load_torchscript, load_weights
 __all__ = [
     "CNN",
     "LNCC",
+    "MIND",
     "NCC",
     "SSD",
     "Backprop",

@@ -6,16 +6,19 @@ number of voxels), so that one step size serves every image size.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
+import torch.nn.functional as F
 
 from ..support.errors import InputError
 from .kernels.filters import window_mean, window_mean_transposed
 from .kernels.tracing import new_tensor
 
-__all__ = ["LNCC", "NCC", "SIMILARITIES", "SSD", "Similarity", "get_similarity", "local_correlation"]
+__all__ = ["LNCC", "MIND", "NCC", "SIMILARITIES", "SSD", "Similarity", "get_similarity", "local_correlation"]
 
 EPSILON = 1e-5
 FLAT = 1e-4  # a variance, of images in [0, 1], that counts as noise
@@ -105,8 +108,7 @@ class LNCC(Similarity):
     window_size: int = 9
 
     def __post_init__(self) -> None:
-        if self.window_size < 1 or self.window_size % 2 == 0:
-            raise InputError(f"window_size must be a positive odd number, got {self.window_size}.")
+        _check_window(self.window_size)
 
     def energy(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
         return -local_correlation(fixed, warped, self.window_size).flatten(1).sum(1)
@@ -126,6 +128,63 @@ class LNCC(Similarity):
         slope = covariance / (var_warped + FLAT)
         # the fixed image counts as far as it exceeds the noise too, so that equal images leave no residual
         return var_fixed / (var_fixed + FLAT) * (fixed - mean_fixed) - slope * (warped - mean_warped), slope
+
+
+@dataclass(frozen=True)
+class MIND(Similarity):
+    """Mean squared difference of self-similarities, which do not depend on what the intensities mean.
+
+    M. P. Heinrich et al., "Towards realtime multimodal fusion for image-guided interventions using self-similarities",
+    MICCAI 2013: MIND-SSC. Of the neighbours of a voxel along the axes, each two that are not opposite are compared by
+    the mean squared difference of the patches around them, 12 pairs in 3D and 4 in 2D. With the smallest of these
+    distances subtracted and in units of their mean, the channel of a pair is exp(-distance). In a step, the description
+    of the moving image is warped; in a loss, the warped image is described.
+
+    Args:
+        window_size: odd side of a patch, in voxels.
+        distance: of the neighbours from the voxel, in voxels.
+
+    Raises:
+        InputError: when the window is not a positive odd number, or the distance is not positive.
+    """
+
+    window_size: int = 3
+    distance: int = 1
+
+    def __post_init__(self) -> None:
+        _check_window(self.window_size)
+        if self.distance < 1:
+            raise InputError(f"distance must be at least 1, got {self.distance}.")
+
+    def channels(self, spatial_dims: int) -> int:
+        return 2 * spatial_dims * (spatial_dims - 1)
+
+    def describe(self, image: torch.Tensor) -> torch.Tensor:
+        axes = range(image.ndim - 2)
+        padded = F.pad(image, [self.distance] * 2 * len(axes), mode="replicate")
+        neighbours = [self._neighbour(padded, axis, start) for axis in axes for start in (0, 2 * self.distance)]
+        # two neighbours in a row lie on the same axis
+        pairs = [(i, j) for i, j in combinations(range(len(neighbours)), 2) if i // 2 != j // 2]
+        squares = torch.cat([(neighbours[i] - neighbours[j]).square() for i, j in pairs], 1)
+        distances = window_mean(squares, self.window_size)
+        smallest, mean = distances.amin(1, keepdim=True), distances.mean(1, keepdim=True)
+        return torch.exp((smallest - distances) / (mean + FLAT))
+
+    def _neighbour(self, padded: torch.Tensor, axis: int, start: int) -> torch.Tensor:
+        for other, size in enumerate(padded.shape[2:]):
+            first = start if other == axis else self.distance
+            padded = padded.narrow(2 + other, first, size - 2 * self.distance)
+        return padded
+
+    def energy(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
+        return (warped - fixed).square().mean(1).flatten(1).sum(1)
+
+    def derivative(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
+        return 2 * (warped - fixed) / fixed.shape[1]
+
+    def residual(self, fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        slope = new_tensor(torch.ones, [1] * fixed.ndim, fixed) / math.sqrt(fixed.shape[1])
+        return slope * (fixed - warped), slope
 
 
 def local_correlation(fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> torch.Tensor:
@@ -150,7 +209,12 @@ def _local_moments(fixed: torch.Tensor, warped: torch.Tensor, window_size: int) 
     return mean_fw - mean_f * mean_w, mean_ff - mean_f.square(), mean_ww - mean_w.square(), mean_f, mean_w
 
 
-SIMILARITIES: dict[str, type[Similarity]] = {"ssd": SSD, "ncc": NCC, "lncc": LNCC}
+def _check_window(window_size: int) -> None:
+    if window_size < 1 or window_size % 2 == 0:
+        raise InputError(f"window_size must be a positive odd number, got {window_size}.")
+
+
+SIMILARITIES: dict[str, type[Similarity]] = {"ssd": SSD, "ncc": NCC, "lncc": LNCC, "mind": MIND}
 
 
 def get_similarity(similarity: str | Similarity, window_size: int = 9) -> Similarity:

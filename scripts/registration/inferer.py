@@ -34,7 +34,7 @@ class RegistrationInferer(Inferer):
         memory_limit: GiB that a registration may take; None is what is free.
 
     Raises:
-        InputError: when the limit is not a number above 0.
+        InputError: when the limit is not a number above 0, or ``amp`` is none of the three.
     """
 
     def __init__(self, spatial_dims: int, amp: bool | str = False, memory_limit: float | None = None) -> None:

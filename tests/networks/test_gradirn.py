@@ -104,15 +104,15 @@ def test_recovers_a_translation(similarity, shift):
     torch.testing.assert_close(_found_translation(net, shift), torch.tensor(shift), atol=0.2, rtol=0)
 
 
-def _found_translation(net, shift):
-    """Mean displacement that a network finds, away from the border, for an image and itself translated."""
+def _found_translation(net, shift, change=lambda image: image):
+    """Mean displacement that a network finds, away from the border, for an image and itself translated and changed."""
     size = (48, 40) if len(shift) == 2 else (24, 28, 20)
     fixed = smooth_image(size)
     ddf = torch.tensor(shift).view(1, -1, *[1] * len(size)).expand(1, -1, *size)
     # fixed(x) = moving(x + shift), so moving is fixed taken at x - shift
     moving, _ = warp_with_gradient(fixed, -ddf)
     with torch.no_grad():
-        found = net(torch.cat([moving, fixed], 1))
+        found = net(torch.cat([change(moving), fixed], 1))
     inner = tuple(slice(6, n - 6) for n in size)
     return found[(0, slice(None), *inner)].flatten(1).mean(1)
 
@@ -367,7 +367,7 @@ def test_deep_supervision_ends_in_the_networks_own_displacement():
         DeepSupervision(torch.nn.Linear(1, 1))
 
 
-@pytest.mark.parametrize("similarity", ["ssd", "ncc", "lncc"])
+@pytest.mark.parametrize("similarity", ["ssd", "ncc", "lncc", "mind"])
 @pytest.mark.parametrize("shift", [(2.0, -1.0), (1.0, 1.5, -0.5)])
 def test_normalized_steps_alone_recover_a_translation(similarity, shift):
     # no regularizer but Gaussian filters: the demons algorithm, nothing learned, in a third of the steps
@@ -375,6 +375,24 @@ def test_normalized_steps_alone_recover_a_translation(similarity, shift):
     net = initialise(GraDIRN(len(shift), num_repeats=(10, 10, 10), update="compose", **options), taus=3.0)
     assert sum(p.numel() for p in net.parameters()) == 3  # tau
     torch.testing.assert_close(_found_translation(net, shift), torch.tensor(shift), atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize(("rule", "tau"), [(Demons, 3.0), (Gradient, 10.0)])
+@pytest.mark.parametrize("shift", [(2.0, -1.0), (1.0, 1.5, -0.5)])
+def test_mind_recovers_a_translation_between_opposite_contrasts(rule, tau, shift):
+    options = {"step": rule("mind", smoothing=2.0), "regularizer": None, "ddf_smoothing": 0.5}
+    net = initialise(GraDIRN(len(shift), num_repeats=(10, 10, 10), update="compose", **options), taus=tau)
+    found = _found_translation(net, shift, change=lambda image: 1 - image)
+    torch.testing.assert_close(found, torch.tensor(shift), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize(("dims", "channels"), [(2, 4), (3, 12)])
+def test_with_mind_the_regularizer_sees_the_descriptions_and_trains(dims, channels):
+    net = GraDIRN(dims, (1, 1), (1, 1), Demons("mind"), CNN(4, inputs="step"), features=Features(2))
+    assert net.levels[0][0].regularizer.convs[0].in_channels == dims + 2 * (channels + 2) + dims
+    image = torch.rand(2, 2, *(13, 18, 11)[:dims])
+    net(image).square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in net.parameters())
 
 
 def test_each_level_may_have_channels_of_its_own():

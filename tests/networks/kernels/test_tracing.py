@@ -20,7 +20,10 @@ FEATURES = {
 }
 
 
-@pytest.fixture(params=[CARDIAC, FEATURES], ids=["2D", "3D with features"])
+DESCRIPTIONS = {"spatial_dims": 2, "num_blocks": (1, 1), "num_repeats": (1, 1), "step": Demons("mind")}
+
+
+@pytest.fixture(params=[CARDIAC, FEATURES, DESCRIPTIONS], ids=["2D", "3D with features", "2D with MIND"])
 def network(request):
     torch.manual_seed(0)
     return initialise(GraDIRN(**request.param), output_scale=0.05).eval()
