@@ -214,7 +214,7 @@ def _write(results: dict[str, MetaTensor], folder: Path, code: str, mark: str) -
             if file == LABEL:
                 smallest = (np.min_scalar_type(int(end)) for end in (array.min(), array.max()))
                 array = array.astype(np.result_type(*smallest))
-            nifti = nib.Nifti1Image(array, affine)
+            nifti = nib.Nifti1Image(array, affine, dtype=array.dtype)
             nifti.set_sform(affine, code)
             nifti.set_qform(affine, code)
             nifti.header["descrip"] = mark.encode()

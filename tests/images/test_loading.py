@@ -84,7 +84,7 @@ def test_nan_is_background_and_said(save, caplog):
     [
         ((312782574, 312782578, -1), np.int32, torch.int32),
         ((2**32 - 1, 2**24 + 1, 0), np.uint32, torch.int64),
-        ((2**31 - 1, -(2**31), 5), np.int64, torch.int32),
+        ((2**31 - 1, -(2**31), 5), np.float64, torch.int32),
         ((1.00002, 2.99999, 1034.9999), np.float32, torch.int32),
         ((True, False, True), np.uint8, torch.int32),
     ],
