@@ -1,5 +1,5 @@
 # make demo           installs the bundle on a fresh machine and registers the samples
-# make test           runs the linters, the type checker and all tests
+# make test           runs the linters, the type checker and the tests; make test-slow runs the long ones
 # make release        builds the archive for the Model Zoo in dist/ and tests that MONAI can use it
 # make label-server   serves the samples with MONAI Label; make test-label tests such a server
 # make benchmark-gpu  measures speed and memory on a GPU
@@ -13,7 +13,7 @@ STUDIES ?= eval/label/studies
 ATLASES ?= eval/label/atlases/brain,eval/label/atlases/hippocampus,eval/label/atlases/cardiac
 PORT ?= 8000
 
-.PHONY: demo test lint benchmark-gpu label-server test-label release clean
+.PHONY: demo test test-slow lint benchmark-gpu label-server test-label release clean
 
 demo: .venv/installed
 	$(BUNDLE) --config_file configs/inference.yaml \
@@ -25,7 +25,10 @@ demo: .venv/installed
 	@$(BIN)/python -m scripts.results.tables eval/demo/cardiac eval/demo/hippocampus eval/demo/brain
 
 test: .venv/installed-test lint
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+
+test-slow: .venv/installed-test
+	$(BIN)/python -m pytest --numprocesses 2 -m slow
 
 benchmark-gpu: .venv/installed
 	$(BIN)/python -m scripts.tools.benchmark speed --device cuda
