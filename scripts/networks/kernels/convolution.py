@@ -10,14 +10,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .winograd import winograd_convolution
-
 __all__ = ["NEGATIVE_SLOPE", "Convolutions", "Layer", "channels_last", "convolve"]
 
 Layer = tuple[torch.Tensor, torch.Tensor]  # weight (O, C, 3, ...) and bias (O,)
 
 NEGATIVE_SLOPE = 0.2
-MANY_CHANNELS = 32  # with fewer, half the multiplications are not worth the additions
 SMALL = 20480  # channels by the first two extents: one image up to this torch differentiates slower than two
 
 
@@ -111,8 +108,6 @@ def _activated(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> tor
     """Convolution and LeakyReLU in one pass where oneDNN can, the activation in place elsewhere."""
     if torch.is_grad_enabled() or not _by_onednn(x):
         return F.leaky_relu_(_convolution(x, weight, bias), NEGATIVE_SLOPE)
-    if x.ndim == 5 and x.dtype == torch.float32 and x.shape[1] >= MANY_CHANNELS and not torch.compiler.is_compiling():
-        return winograd_convolution(x, weight, bias, NEGATIVE_SLOPE)
     return _fused_convolution(x, weight, bias, "leaky_relu", [NEGATIVE_SLOPE])
 
 
