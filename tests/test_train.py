@@ -152,7 +152,7 @@ def test_a_training_killed_twice_ends_at_the_same_weights(tmp_path):
     _, errors = process.communicate()
     assert process.returncode == -signal.SIGINT
     assert "Traceback" not in errors
-    assert errors.rstrip().endswith("interrupted; --resume true continues a training.")
+    assert errors.rstrip().endswith("interrupted; the same command with --resume true continues.")
     process = start(killed, "--resume", "true")
     _, errors = process.communicate()
     assert process.returncode == 0, errors
