@@ -156,7 +156,7 @@ def read_nifti(source: Source, role: str, spatial_dims: int = 3, label: bool = F
     name = f"{role}: {_name(source)}"
     _check_shape(data, name, spatial_dims)
     if data.dtype.kind not in "biuf":
-        raise InputError(f"{name} holds {data.dtype} values: expected real numbers, one a voxel.")
+        raise InputError(f"{name} holds {data.dtype} values: expected real numbers, one per voxel.")
     data = data.reshape((*data.shape, 1, 1)[:3])
     slope = getattr(image.dataobj, "slope", 0.0) if label else 0.0
     values = _label_values(data, name, slope) if label else _image_values(data, name)

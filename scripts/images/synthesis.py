@@ -125,10 +125,15 @@ class RandSynthesizeT1d(RandomizableTransform):
         present = torch.bincount(places.flatten()).nonzero().flatten().tolist()
         unknown = sorted({ids[place] for place in present if ids[place] > 0} - set(KNOWN_LABELS))
         for labels, brightness in (*TISSUES.values(), *(([label], ANY_BRIGHTNESS) for label in unknown)):
-            mean = float(np.interp(random.uniform(*brightness), [0, 1, 2, 3], [csf, grey, 1, 2 - grey]))
+            mean = tissue_mean(random.uniform(*brightness), csf, grey)
             drawn |= dict.fromkeys(labels, (mean, random.uniform(*self.tissue_noise)))
         values = torch.tensor([drawn.get(label, (0.0, 0.0)) for label in ids])
         return values[:, 0], values[:, 1]
+
+
+def tissue_mean(brightness: float, csf: float, grey: float) -> float:
+    """The intensity of a brightness on the scale of TISSUES, with white matter at 1, CSF and cortex as given."""
+    return float(np.interp(brightness, [0, 1, 2, 3], [csf, grey, 1, 2 - grey]))
 
 
 def paint_t1(label: MetaTensor) -> MetaTensor:

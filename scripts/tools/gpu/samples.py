@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from ...images.preprocessing import PERCENTILES
-from ...images.synthesis import TISSUES
+from ...images.synthesis import ANY_BRIGHTNESS, TISSUES, tissue_mean
 from ...networks.kernels.filters import gaussian
 from .tasks import Variation
 
@@ -55,40 +54,46 @@ class Sampler:
         else:
             others = (items[0] + 1 + items[1] % (len(self.label) - 1)) % len(self.label)
             chosen = [(others, 0), (items[0], 0)]
-        labels = torch.cat([self.label[index.to(self.device), frame] for index, frame in chosen]).unsqueeze(1).float()
-        grid = movement(self.variation, labels.shape[2:], batch_size, generator, self.device)
-        labels = self._crop(sample(labels, grid, "nearest"))
-        if self.image is None:
-            image = paint(labels.long(), self.ids, generator)
-            ids = self.ids[majority(labels.to(torch.uint8)).long()]
-        else:
-            pair = [self.image[index.to(self.device), frame] for index, frame in chosen]
-            image = self._crop(sample(torch.cat(pair).unsqueeze(1).float() / 255, grid, "bilinear"))
-            ids = self.ids[labels.long()]
-        image = scale_to_percentiles(contrast(image, self.variation, generator))
-        moving, fixed = image.chunk(2)
-        label_moving, label_fixed = ids.float().chunk(2)
-        return {"image": torch.cat([moving, fixed], 1), "label_moving": label_moving, "label_fixed": label_fixed}
+        grid = movement(self.variation, self.label.shape[2:], batch_size, generator, self.device)
+        image, ids = self._read(chosen, generator, grid)
+        return _pairs(scale_to_percentiles(contrast(image, self.variation, generator)), ids)
 
     def plain(self, items: torch.Tensor, others: torch.Tensor) -> dict[str, torch.Tensor]:
         """Return the pairs of these items without variation, for validation."""
         frame = self.label.shape[1] - 1
-        fixed, moving = (items.to(self.device), 0), (others.to(self.device), frame)
-        labels = [self._crop(self.label[i, f].unsqueeze(1).float()) for i, f in (moving, fixed)]
+        image, ids = self._read([(others, frame), (items, 0)], torch.Generator().manual_seed(int(items[0])))
+        return _pairs(scale_to_percentiles(image), ids)
+
+    def _read(
+        self, chosen: Sequence[tuple[torch.Tensor, int]], generator: torch.Generator, grid: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and label ids, (2B, 1, *spatial) each, of these items and frames, moved where there is a grid.
+
+        Without a grid, images that have to be painted are T1-like.
+        """
+
+        def read(arrays: torch.Tensor, mode: str, one: float) -> torch.Tensor:
+            frames = torch.cat([arrays[index.to(self.device), frame] for index, frame in chosen])
+            volume = frames.unsqueeze(1).float() / one
+            return self._crop(volume if grid is None else sample(volume, grid, mode))
+
+        labels = read(self.label, "nearest", 1).long()
         if self.image is None:
-            generator = torch.Generator().manual_seed(int(items[0]))
-            image = paint(torch.cat(labels).long(), self.ids, generator, t1=True)
-            ids = [self.ids[majority(label.to(torch.uint8)).long()] for label in labels]
-        else:
-            image = torch.cat([self._crop(self.image[i, f].unsqueeze(1).float() / 255) for i, f in (moving, fixed)])
-            ids = [self.ids[label.long()] for label in labels]
-        image = torch.cat(scale_to_percentiles(image).chunk(2), 1)
-        return {"image": image, "label_moving": ids[0].float(), "label_fixed": ids[1].float()}
+            return paint(labels, self.ids, generator, t1=grid is None), self.ids[
+                majority(labels.to(torch.uint8)).long()
+            ]
+        return read(self.image, "bilinear", 255), self.ids[labels]
 
     def _crop(self, volume: torch.Tensor) -> torch.Tensor:
         for axis, (have, want) in enumerate(zip(volume.shape[2:], self.crop_size), start=2):
             volume = volume.narrow(axis, (have - want) // 2, want) if want > 0 else volume
         return volume
+
+
+def _pairs(image: torch.Tensor, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """A batch of the moving images and labels, which come first, and the fixed ones."""
+    moving, fixed = ids.float().chunk(2)
+    return {"image": torch.cat(image.chunk(2), 1), "label_moving": moving, "label_fixed": fixed}
 
 
 def movement(
@@ -197,9 +202,8 @@ def _tissue_values(ids: list[int], generator: torch.Generator, t1: bool) -> tupl
     for position, label in enumerate(ids):
         if label == 0:
             continue
-        place, (low, high) = known.get(label, (len(TISSUES), (0.0, 2.0)))
-        scale = low + (high - low) * float(draws[0, place])
-        mean[position] = float(np.interp(scale, [0, 1, 2, 3], [csf, grey, 1, 2 - grey]))
+        place, (low, high) = known.get(label, (len(TISSUES), ANY_BRIGHTNESS))
+        mean[position] = tissue_mean(low + (high - low) * float(draws[0, place]), csf, grey)
         if any_contrast:
             mean[position] = 0.05 + 0.95 * draws[1, place]
         deviation[position] = 0.01 + 0.07 * draws[2, place]
