@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 
-from .grid import lattice, sample
+from .grid import apply_affine, lattice, lengths_mm, sample
 
-__all__ = ["TOLERANCE", "invert_ddf"]
+__all__ = ["TOLERANCE", "Inverse", "invert_ddf", "invert_on_grid"]
 
 TOLERANCE = 0.01  # voxels
 FIXED_POINT_ITERATIONS = 12
@@ -14,7 +17,9 @@ MAX_ITERATIONS = 60
 SMALLEST_STEP = 1e-3
 
 
-def invert_ddf(ddf: torch.Tensor, tolerance: float = TOLERANCE) -> tuple[torch.Tensor, torch.Tensor]:
+def invert_ddf(
+    ddf: torch.Tensor, tolerance: float = TOLERANCE, where: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Find v with v(y) + u(y + v(y)) = 0, so that y + v(y) undoes x + u(x); u is extended beyond its border.
 
     Each voxel iterates v <- v - a (v + u(y + v)) with its own step length a, which is halved whenever the residual
@@ -25,12 +30,14 @@ def invert_ddf(ddf: torch.Tensor, tolerance: float = TOLERANCE) -> tuple[torch.T
     Args:
         ddf: u, shape (d, *spatial), in voxels, float32.
         tolerance: stop iterating a voxel once its residual is below this many voxels.
+        where: the points y, shape (d, ...), in voxels of the field's grid; by default its own voxels.
 
     Returns:
-        v in voxels, shape (d, *spatial), and the residual vectors v + u(y + v), of the same shape.
+        v in voxels of the field's grid, of the shape of the points, and the residual vectors v + u(y + v), too.
     """
-    points = lattice(ddf.shape[1:]).flatten(1)
-    inverse = -ddf.flatten(1)
+    targets = lattice(ddf.shape[1:]) if where is None else where
+    points = targets.flatten(1)
+    inverse = -(ddf.flatten(1) if where is None else sample(ddf, points))
     residual = inverse + sample(ddf, points + inverse)
     size = _length(residual)
     step = torch.ones_like(size)
@@ -50,7 +57,54 @@ def invert_ddf(ddf: torch.Tensor, tolerance: float = TOLERANCE) -> tuple[torch.T
         improved = active[better]
         inverse[:, improved], residual[:, improved] = trial[:, better], trial_residual[:, better]
         size[improved] = trial_size[better]
-    return inverse.view_as(ddf), residual.view_as(ddf)
+    return inverse.view_as(targets), residual.view_as(targets)
+
+
+class Inverse(NamedTuple):
+    """The inverse of a registration on the grid of its moving image, (X, Y, Z).
+
+    Attributes:
+        ddf: in voxels of that grid, (3, X, Y, Z).
+        residual_mm: by how much it misses, (X, Y, Z).
+        solved: where it misses by less than the tolerance, boolean, (X, Y, Z).
+        covered: where it leads into the fixed image, boolean, (X, Y, Z); elsewhere it is a continuation.
+    """
+
+    ddf: torch.Tensor
+    residual_mm: torch.Tensor
+    solved: torch.Tensor
+    covered: torch.Tensor
+
+
+def invert_on_grid(
+    ddf: torch.Tensor, affine: torch.Tensor, alignment: torch.Tensor, moving_affine: torch.Tensor, shape: Sequence[int]
+) -> Inverse:
+    """Invert a registration on the grid of the moving image, from which it leads back to the fixed one.
+
+    Between the images lies an affine map, which may be large, and on it a small displacement. The map is undone exactly
+    and the rest by :func:`invert_ddf`; beyond the fixed image the displacement of its border goes on.
+
+    Args:
+        ddf: the displacement, alignment included, in voxels of the fixed grid, shape (3, X, Y, Z).
+        affine: voxel to world of the fixed grid, 4x4.
+        alignment: from the fixed to the moving world, 4x4; the part of ``ddf`` that is affine.
+        moving_affine: voxel to world of the moving grid, 4x4.
+        shape: of the moving grid.
+    """
+    affine, alignment, moving_affine = affine.double(), alignment.double(), moving_affine.double()
+    aligned = torch.linalg.solve(affine, alignment @ affine)  # the map, in voxels of the fixed grid
+    own = lattice(ddf.shape[1:])
+    rest = torch.linalg.inv(aligned)[:3, :3]  # of the displacement, without the map
+    small = torch.tensordot(rest.float(), own + ddf - apply_affine(aligned, own), dims=1)
+    voxels = lattice(shape)
+    to_fixed = torch.linalg.solve(aligned, torch.linalg.solve(affine, moving_affine))
+    start = apply_affine(to_fixed, voxels)
+    inverse, residual = invert_ddf(small, where=start)
+    found = start + inverse
+    back = apply_affine(torch.linalg.solve(moving_affine, affine), found) - voxels
+    limit = torch.tensor(ddf.shape[1:]).view(3, 1, 1, 1) - 0.5
+    covered = ((found >= -0.5) & (found <= limit)).all(0)
+    return Inverse(back, lengths_mm(residual, alignment @ affine), _length(residual) <= TOLERANCE, covered)
 
 
 def _length(vectors: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,7 @@ from monai.metrics import compute_dice
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from monai.utils import convert_to_tensor
 
-from ..deformation.grid import by_image, lengths_mm
-from ..deformation.inversion import TOLERANCE
+from ..deformation.grid import by_image
 from ..deformation.jacobian import (
     folding_measures,
     jacobian_determinant,
@@ -287,13 +286,18 @@ def _similarity(pair: RegisteredPair, mask: torch.Tensor) -> dict[str, dict[str,
 
 
 def _inverse_measures(pair: RegisteredPair) -> dict[str, Any]:
-    residual = lengths_mm(pair.inverse_residual, pair.fixed.affine).double()
-    unsolved = int((pair.inverse_residual.norm(dim=0) > TOLERANCE).sum())
+    inversion = pair.inversion
+    covered = inversion.covered
+    share = covered.double().mean().item()
+    residual = inversion.residual_mm[covered].double()
     measures: dict[str, Any] = {
+        "covered_percent": 100 * share,  # of the moving image: where the inverse leads into the fixed one
         "residual_mean_mm": residual.mean().item(),
-        "residual_max_mm": residual.max().item(),
-        "unsolved_percent": 100 * unsolved / residual.numel(),
+        "residual_max_mm": residual.max().item() if share else NAN,
+        "unsolved_percent": 100 * (~inversion.solved[covered]).double().mean().item(),
     }
+    if not share:
+        warn(f"{_name(pair.moving)}: no point of the moving image leads back into the fixed one: the inverse is empty.")
     folded = int((_plain(pair.jacobian) <= 0).sum())
     if folded:
         measures["warning"] = f"the field folds at {folded} voxels, where no inverse exists"

@@ -15,7 +15,7 @@ from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_tensor
 
 from ..deformation.grid import apply_affine, as_volume, by_image, lattice, sample
-from ..deformation.inversion import invert_ddf
+from ..deformation.inversion import Inverse, invert_on_grid
 from ..deformation.jacobian import jacobian_determinant
 from ..support.files import user_path
 from ..support.notices import collect_warnings
@@ -28,7 +28,7 @@ class RegisteredPair:
     """One registered pair. All but the displacement is computed when it is first asked for, and kept.
 
     Images, labels and fields lie on the fixed image's own grid, in its orientation: MetaTensors of shape
-    (C, X, Y, Z), on the CPU; a single slice has Z = 1.
+    (C, X, Y, Z), on the CPU; a single slice has Z = 1. The inverse lies on the moving image's grid.
 
     Args:
         inputs: the pair as it was given: ``fixed``, ``moving`` and, where there are any, labels and displacements.
@@ -105,17 +105,14 @@ class RegisteredPair:
 
     @property
     def inverse(self) -> MetaTensor:
-        """The displacement that undoes this one, in voxels of the fixed grid, (3, X, Y, Z)."""
-        return self._on_fixed_grid(self._inversion[0], self.fixed)
-
-    @property
-    def inverse_residual(self) -> torch.Tensor:
-        """By how much the inverse misses, in voxels, (3, X, Y, Z)."""
-        return self._inversion[1]
+        """The displacement that undoes this one, on the moving image's grid and in its voxels, (3, *moving grid)."""
+        return MetaTensor(self.inversion.ddf, meta=deepcopy(self.moving.meta))
 
     @cached_property
-    def _inversion(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return invert_ddf(convert_to_tensor(self.ddf, track_meta=False))
+    def inversion(self) -> Inverse:
+        """The inverse, and how good it is."""
+        ddf = convert_to_tensor(self.ddf, track_meta=False)
+        return invert_on_grid(ddf, self.fixed.affine, self.alignment, self.moving.affine, self.moving.shape[1:])
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -159,7 +156,8 @@ class RegisteredPair:
         return apply_affine(torch.linalg.solve(image.affine.double(), to_world), lattice(self.fixed.shape[1:]))
 
     def _sample(self, image: MetaTensor, points: torch.Tensor, mode: str) -> MetaTensor:
-        values = convert_to_tensor(image, track_meta=False).cpu().float()
+        values = convert_to_tensor(image, track_meta=False).cpu()
+        values = values.float() if values.is_floating_point() else values  # ids may be too large for float32
         values = values if values.ndim == 4 else values[..., None]
         return self._on_fixed_grid(sample(values, points, mode, fill=0), image)
 

@@ -25,7 +25,7 @@ from ..support.files import (
     sha256,
     user_path,
 )
-from ..support.keys import FILES
+from ..support.keys import FILES, IMAGES
 from .overview import draw_overview
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ OUTPUTS = (
 
 
 class RegistrationWriter:
-    """Writes the results of pairs below an output folder, all on the fixed image's own grid and with its header.
+    """Writes the results of pairs below an output folder, all on the fixed image's own grid and with its header, the
+    inverse on the moving image's.
 
     Args:
         output_dir: the folder; a pair's own is ``output_dir / name``.
@@ -140,7 +141,8 @@ def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False)
     metrics = result.metrics
     start = time.perf_counter()
     checksums = _checksums(result.inputs, result.weights)
-    images = _images(as_nifti(result.inputs["fixed"], "fixed"), result)
+    fixed, moving = (as_nifti(result.inputs[key], key) for key in IMAGES)
+    images = _images(fixed, moving, result)
     with replace_files(folder, OUTPUTS) as temporary:
         for file, image in images.items():
             nib.save(image, temporary / file)
@@ -188,14 +190,14 @@ def _checksums(inputs: Mapping[str, Any], weights: Path | None) -> dict[str, str
     return {key: sha256(path) for key, path in paths.items()}
 
 
-def _images(fixed: nib.Nifti1Image, result: RegisteredPair) -> dict[str, nib.Nifti1Image]:
+def _images(fixed: nib.Nifti1Image, moving: nib.Nifti1Image, result: RegisteredPair) -> dict[str, nib.Nifti1Image]:
     def scalar(values: Any, dtype: Any = np.float32) -> nib.Nifti1Image:
         return image_like(np.asarray(values).reshape(fixed.shape[:3]).astype(dtype), fixed)
 
     images = {
         "moving_warped.nii.gz": scalar(result.warped),
         "displacement.nii.gz": ddf_to_itk(np.asarray(result.ddf), fixed),
-        "displacement_inverse.nii.gz": ddf_to_itk(np.asarray(result.inverse), fixed),
+        "displacement_inverse.nii.gz": ddf_to_itk(np.asarray(result.inverse), moving),
         "jacobian_determinant.nii.gz": scalar(result.jacobian),
     }
     if result.label_warped is not None:

@@ -58,7 +58,8 @@ def test_everything_lies_on_the_fixed_grid_and_has_the_name_of_its_source():
     fixed, moving = meta(ramp(), shift=7.0), meta(ramp(), shift=5.0)
     fixed.meta["filename_or_obj"], moving.meta["filename_or_obj"] = "fixed.nii", "moving.nii"
     pair = registered(read_pair(native_fixed=fixed, native_moving=moving), shift(0.0))
-    for image in (pair.ddf, pair.warped, pair.resampled, pair.jacobian, pair.inverse):
+    torch.testing.assert_close(pair.inverse.affine, moving.affine)
+    for image in (pair.ddf, pair.warped, pair.resampled, pair.jacobian):
         torch.testing.assert_close(image.affine, fixed.affine)
         assert image.shape[1:] == fixed.shape[1:]
     assert pair.warped.meta["filename_or_obj"] == "moving.nii"
@@ -88,3 +89,11 @@ def test_the_inverse_residual_is_in_millimetres():
     assert (residual.norm(dim=0) <= 0.5).all()
     millimetres = lengths_mm(residual, meta(ramp(), spacing=2.0).affine)
     torch.testing.assert_close(millimetres[:, 1, 1], torch.arange(6.0) / 8)
+
+
+def test_ids_that_no_float_can_hold_are_carried():
+    label = meta(ramp())
+    ids = MetaTensor(torch.where(label.as_tensor() > 3, 312782574, 312782578), affine=label.affine)
+    pair = registered(read_pair(label_moving=ids), shift(1.0))
+    assert set(pair.label_warped.unique().tolist()) <= {0, 312782574, 312782578}
+    assert pair.label_warped.unique().numel() == 3
