@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigWorkflow, ckpt_export, create_workflow, load, verify_metadata, verify_net_in_out
 
-MONAI_LABEL = ("bundle_root", "device", "network_def", "preprocessing", "inferer", "postprocessing")
+MONAI_LABEL = ("bundle_root", "device", "network_def", "preprocessing", "inferer")
 TRAINING = ("train#dataset#data", "train#handlers", "train#preprocessing", "train#key_metric")
 TRAINING += ("validate#evaluator", "validate#dataset#data", "validate#handlers", "validate#key_metric", "val_interval")
 
