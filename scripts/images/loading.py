@@ -131,7 +131,7 @@ def _reported_as_damage(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name} cannot be read as NIfTI, is it whole? ({reason})") from error
+        raise InputError(f"{name} cannot be read as NIfTI; it may be damaged ({reason}).") from error
 
 
 def read_nifti(source: Source, role: str, spatial_dims: int = 3, label: bool = False) -> MetaTensor:

@@ -31,7 +31,7 @@ def load_weights(network: nn.Module, path: str | Path | None, device: torch.devi
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle and zipfile each have their own errors for a damaged file
-        raise InputError(f"weights: {path} cannot be read as a checkpoint of torch.save, is it whole?") from error
+        raise InputError(f"weights: {path} cannot be read as a checkpoint of torch.save; it may be damaged.") from error
     if isinstance(state, dict) and isinstance(state.get("network"), dict):
         state = state["network"]
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -159,7 +159,7 @@ def test_missing_misnamed_and_damaged_files(tmp_path, save):
         ("void.nii", b""),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=rf"{name} cannot be read as NIfTI, is it whole") as caught:
+        with pytest.raises(InputError, match=rf"{name} cannot be read as NIfTI; it may be damaged") as caught:
             read_nifti(tmp_path / name, "moving")
         assert "\n" not in str(caught.value)
 
