@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from functools import partial
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 from ..support.errors import InputError
 from .kernels.checkpointing import recomputed
-from .kernels.convolution import NEGATIVE_SLOPE, Convolutions, Layer, channels_last, convolve
+from .kernels.convolution import NEGATIVE_SLOPE, Layer, convolve
 
 __all__ = ["CNN", "Regularizer"]
 
@@ -103,25 +104,18 @@ class Regularizer(nn.Module):
         return self._whole(*inputs)
 
     def _whole(self, *inputs: torch.Tensor) -> torch.Tensor:
-        layers, x = self._prepare(*inputs)
-        if not torch.is_grad_enabled():
-            return convolve(x, layers, last=True)
-        # a training cannot afford the activations of a volume in float32: it keeps every second one
-        together = 2 if x.ndim == 5 and x.element_size() >= 4 and not self.checkpoint else 1
-        for start in range(0, len(layers), together):
-            part = layers[start : start + together]
-            x = Convolutions.apply(x, start == 0, start + len(part) == len(layers), *chain(*part))
-        return x
-
-    def _prepare(self, *inputs: torch.Tensor) -> tuple[list[Layer], torch.Tensor]:
-        """Weights, biases and input in the precision of the convolutions, the input channels last."""
-        device = inputs[0].device.type
         convs = cast("list[nn.Conv2d | nn.Conv3d]", list(self.convs))
-        dtype = convs[0].weight.dtype
+        device, dtype = inputs[0].device.type, convs[0].weight.dtype
         if torch.is_autocast_enabled(device) and dtype == torch.float32:
             dtype = torch.get_autocast_dtype(device)
-        layers = [(conv.weight.to(dtype), cast("torch.Tensor", conv.bias).to(dtype)) for conv in convs]
-        return layers, torch.cat(inputs, dim=1).to(dtype=dtype, memory_format=channels_last(inputs[0]))
+        layers = [Layer(conv.weight.to(dtype), cast("torch.Tensor", conv.bias).to(dtype)) for conv in convs]
+        x = torch.cat(inputs, dim=1).to(dtype)
+        if self.checkpoint or x.ndim == 4 or x.element_size() < 4:
+            return convolve(x, layers)
+        # a training cannot afford the activations of a volume in float32: it keeps every second one
+        for part in (layers[start : start + 2] for start in range(0, len(layers), 2)):
+            x = recomputed(partial(convolve, layers=part, last=part[-1] is layers[-1]), x)
+        return x
 
     def _in_parts(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """Slices beyond a part, as many as there are convolutions, make it equal to that of the whole."""

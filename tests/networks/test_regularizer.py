@@ -26,7 +26,7 @@ def test_the_fused_path_and_the_plain_one_agree(dims, monkeypatch):
     net, x = Regularizer(dims, in_channels=4), torch.randn(2, 4, *[9, 7, 8][:dims])
     with torch.inference_mode():
         fused = net(x)
-        monkeypatch.setattr(convolution, "_by_onednn", lambda *_: False)
+        monkeypatch.setattr(convolution, "_has_fused_convolution", lambda *_: False)
         plain = net(x)
     torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(net(x).detach(), plain, atol=1e-5, rtol=1e-4)

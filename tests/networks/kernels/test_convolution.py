@@ -27,7 +27,7 @@ def gradients(net, x):
     return torch.autograd.grad((result * weights).sum(), [x, *net.parameters()])
 
 
-# one image and two take different operators; 6 layers pair up in a volume, 5 leave the last one alone
+# 6 layers pair up in a volume, 5 leave the last one alone
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("layers", [2, 5, 6])
 @pytest.mark.parametrize("size", [(1, 9, 7), (2, 9, 7), (1, 7, 6, 5), (2, 7, 6, 5), (1, 40, 3, 4)])
@@ -68,17 +68,13 @@ def test_a_volume_in_float32_keeps_every_second_activation(dims, half, hidden):
     assert list(kept.values()) == [2 if half else 4] * hidden
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_small_3d_convolutions_never_take_the_slow_way(training):
-    net, x = Regularizer(3, in_channels=5, num_channels=16), torch.rand(1, 5, 8, 8, 8, requires_grad=True)
-    with torch.set_grad_enabled(training), profile(activities=[ProfilerActivity.CPU]) as found:
-        result = net(x)
-        if training:
-            result.sum().backward()
-    names = {event.key for event in found.key_averages()}
-    assert "mkldnn::_convolution_pointwise" in names
-    assert ("aten::convolution_backward" in names) == training
-    assert not any("slow_conv" in name for name in names)
+def test_small_volumes_are_registered_by_the_fused_operator_alone():
+    net, x = Regularizer(3, in_channels=5, num_channels=16), torch.rand(1, 5, 8, 8, 8)
+    with torch.no_grad(), profile(activities=[ProfilerActivity.CPU]) as found:
+        net(x)
+    convolutions = {event.key for event in found.key_averages() if "conv" in event.key}
+    assert "mkldnn::_convolution_pointwise" in convolutions
+    assert not any("slow_conv" in name for name in convolutions)
 
 
 def test_a_build_without_the_operator_takes_the_plain_path(monkeypatch):
