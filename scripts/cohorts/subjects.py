@@ -23,8 +23,8 @@ def find_subjects(dataset_dir: str | Path | None, layout: str | None = None) -> 
     """List the subjects of a data set.
 
     Args:
-        dataset_dir: its folder, or a JSON list of pairs, see :func:`read_pairs`; then each pair is a subject.
-        layout: its layout, a name in :data:`LAYOUTS`; by default guessed from the files.
+        dataset_dir: folder of the data set, or a JSON list of pairs (:func:`read_pairs`), each of which is a subject.
+        layout: name of a layout in :data:`LAYOUTS`; by default guessed from the files.
 
     Returns:
         the subjects that have all their images, with or without labels; the log names those that were skipped.

@@ -14,7 +14,7 @@ def check_image(image: torch.Tensor, spatial_dims: int, minimum_size: int = 1) -
 
     Args:
         image: expected to have shape (B, 2, *spatial), channel 0 moving and channel 1 fixed.
-        spatial_dims: of the network.
+        spatial_dims: 2 or 3, as the network.
         minimum_size: voxels that the network needs along each axis.
     """
     if image.ndim != spatial_dims + 2 or image.shape[1] != 2 or min(image.shape[2:]) < minimum_size:

@@ -25,10 +25,10 @@ PART = 32  # slices along the first axis that are differentiated at once, where 
 
 @dataclass(frozen=True)
 class CNN:
-    """What the learned part of a step is: five convolutions of 32 channels, unless told otherwise.
+    """The architecture of the learned part of a step; by default five convolutions with 32 channels.
 
     Args:
-        channels: of the hidden layers.
+        channels: number of channels of the hidden layers.
         layers: number of convolutions, at least 2.
         inputs: what the CNN sees in addition to the displacement: ``warped`` the fixed and the warped image
             ("explicit" in the paper), ``moving`` the fixed and the moving image ("implicit"), ``none`` nothing, or
@@ -54,14 +54,14 @@ class CNN:
             raise InputError(f"unknown inputs '{self.inputs}' of a CNN: expected one of {', '.join(INPUTS)}.")
 
     def build(self, spatial_dims: int, image_channels: int, checkpoint: bool = False) -> Regularizer:
-        """A regularizer with new parameters, for images of so many channels."""
+        """Make a regularizer with new parameters for images with this number of channels."""
         images = {"none": 0, "step": 2 * image_channels + spatial_dims}.get(self.inputs, 2 * image_channels)
         return Regularizer(spatial_dims, spatial_dims + images, self.channels, self.layers, checkpoint)
 
     def select(
         self, fixed: torch.Tensor, moving: torch.Tensor, warped: torch.Tensor, step: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        """The inputs of the regularizer in addition to the displacement."""
+        """Return the inputs of the regularizer in addition to the displacement."""
         return {"warped": (fixed, warped), "moving": (fixed, moving), "none": (), "step": (fixed, warped, step)}[
             self.inputs
         ]
@@ -112,13 +112,13 @@ class Regularizer(nn.Module):
         x = torch.cat(inputs, dim=1).to(dtype)
         if self.checkpoint or x.ndim == 4 or x.element_size() < 4:
             return convolve(x, layers)
-        # a training cannot afford the activations of a volume in float32: it keeps every second one
+        # to save memory, the training of a volume in float32 keeps every second activation only
         for part in (layers[start : start + 2] for start in range(0, len(layers), 2)):
             x = recomputed(partial(convolve, layers=part, last=part[-1] is layers[-1]), x)
         return x
 
     def _in_parts(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Slices beyond a part, as many as there are convolutions, make it equal to that of the whole."""
+        """Each part includes neighbouring slices, one per convolution and side, so that the parts equal the whole."""
         depth, around = inputs[0].shape[2], len(self.convs)
         parts = []
         for start in range(0, depth, PART):

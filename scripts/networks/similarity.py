@@ -1,6 +1,6 @@
-"""How unlike a fixed image F and a warped image W are: energies D(F, W), and their derivatives in closed form.
+"""Dissimilarities of a fixed image F and a warped image W: energies D(F, W) and their derivatives in closed form.
 
-Each energy is taken per sample and summed over voxels (NCC: one value per sample, its derivative multiplied by the
+Each energy is computed for each sample and summed over the voxels (that of NCC, a single value, is multiplied by the
 number of voxels), so that one step size serves every image size.
 """
 
@@ -25,37 +25,37 @@ FLAT = 1e-4  # a variance, of images in [0, 1], that counts as noise
 
 
 class Similarity(ABC):
-    """What is compared of two images, and how. A new one is a subclass of this class and an entry in SIMILARITIES.
+    """Compares two images. A new similarity is a subclass of this class and an entry in SIMILARITIES.
 
-    Called with a fixed and a warped image, (B, 1, *spatial) each, it gives the energy D, (B,). The methods below it
-    take what :meth:`describe` makes of the images, (B, C, *spatial).
+    Calling it with a fixed and a warped image, shape (B, 1, *spatial), gives the energy D, shape (B,). The methods
+    ``energy``, ``derivative`` and ``residual`` take the results of :meth:`describe`, shape (B, C, *spatial).
     """
 
     def __call__(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
         return self.energy(self.describe(fixed), self.describe(warped))
 
     def channels(self, spatial_dims: int) -> int:
-        """C, the number of channels of a description."""
+        """Return C, the number of channels of a description."""
         return 1
 
     def describe(self, image: torch.Tensor) -> torch.Tensor:
-        """What is compared of an image: from (B, 1, *spatial) to (B, C, *spatial); by default the image itself."""
+        """Map an image, (B, 1, *spatial), to what is compared, (B, C, *spatial); by default the image itself."""
         return image
 
     @abstractmethod
     def energy(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-        """D, shape (B,)."""
+        """Return D, shape (B,)."""
 
     @abstractmethod
     def derivative(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-        """dD/dW, shape (B, C, *spatial)."""
+        """Return dD/dW, shape (B, C, *spatial)."""
 
     @abstractmethod
     def residual(self, fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """D as least squares, after the best intensity fit of W to F.
+        """Fit the intensities of W to those of F, so that D becomes a sum of squares.
 
         Returns:
-            what is left of F, and the slope of the fit, each broadcastable to (B, C, *spatial).
+            the difference of F and the fit, and the slope of the fit; each broadcasts to (B, C, *spatial).
         """
 
 
@@ -99,7 +99,7 @@ class LNCC(Similarity):
     At the border the window holds only the voxels inside the image.
 
     Args:
-        window_size: odd side of the window, in voxels.
+        window_size: side of the window in voxels, an odd number.
 
     Raises:
         InputError: when the window is not a positive odd number.
@@ -126,7 +126,7 @@ class LNCC(Similarity):
     def residual(self, fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         covariance, var_fixed, var_warped, mean_fixed, mean_warped = _local_moments(fixed, warped, self.window_size)
         slope = covariance / (var_warped + FLAT)
-        # the fixed image counts as far as it exceeds the noise too, so that equal images leave no residual
+        # the fixed image is shrunk like the warped one, so that equal images leave no residual
         return var_fixed / (var_fixed + FLAT) * (fixed - mean_fixed) - slope * (warped - mean_warped), slope
 
 
@@ -135,14 +135,14 @@ class MIND(Similarity):
     """Mean squared difference of self-similarities, which do not depend on what the intensities mean.
 
     M. P. Heinrich et al., "Towards realtime multimodal fusion for image-guided interventions using self-similarities",
-    MICCAI 2013: MIND-SSC. Of the neighbours of a voxel along the axes, each two that are not opposite are compared by
-    the mean squared difference of the patches around them, 12 pairs in 3D and 4 in 2D. With the smallest of these
-    distances subtracted and in units of their mean, the channel of a pair is exp(-distance). In a step, the description
-    of the moving image is warped; in a loss, the warped image is described.
+    MICCAI 2013: MIND-SSC. Each channel compares the patches around two neighbours of a voxel that lie on different axes
+    (12 pairs in 3D, 4 in 2D) by their mean squared difference. The smallest of these distances is subtracted from all,
+    they are divided by their mean, and the channel is exp(-distance). A step warps the description of the moving image;
+    a loss describes the warped image.
 
     Args:
-        window_size: odd side of a patch, in voxels.
-        distance: of the neighbours from the voxel, in voxels.
+        window_size: side of a patch in voxels, an odd number.
+        distance: distance of the neighbours from the voxel, in voxels.
 
     Raises:
         InputError: when the window is not a positive odd number, or the distance is not positive.
@@ -163,7 +163,7 @@ class MIND(Similarity):
         axes = range(image.ndim - 2)
         padded = F.pad(image, [self.distance] * 2 * len(axes), mode="replicate")
         neighbours = [self._neighbour(padded, axis, start) for axis in axes for start in (0, 2 * self.distance)]
-        # two neighbours in a row lie on the same axis
+        # neighbours 2 k and 2 k + 1 lie on the same axis
         pairs = [(i, j) for i, j in combinations(range(len(neighbours)), 2) if i // 2 != j // 2]
         squares = torch.cat([(neighbours[i] - neighbours[j]).square() for i, j in pairs], 1)
         distances = window_mean(squares, self.window_size)
@@ -188,7 +188,7 @@ class MIND(Similarity):
 
 
 def local_correlation(fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> torch.Tensor:
-    """Squared normalised cross-correlation in a box window around each voxel, in [0, 1], (B, 1, *spatial)."""
+    """Compute the squared normalised cross-correlation in a window around each voxel, in [0, 1], (B, 1, *spatial)."""
     covariance, var_fixed, var_warped, _, _ = _local_moments(fixed, warped, window_size)
     return covariance.square() / (var_fixed * var_warped + EPSILON)
 

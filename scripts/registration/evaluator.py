@@ -172,7 +172,7 @@ class MeanOverPairs(VariableAccumulation):
     """An ignite metric: the mean of a measure over the pairs of all processes that have it; NaN if no pair has it.
 
     Args:
-        measure: its key in the metrics of a pair, such as ``dice.after.mean`` or
+        measure: key of the measure in the metrics of a pair, such as ``dice.after.mean`` or
             ``folding.whole_grid.folding_percent``.
     """
 

@@ -1,4 +1,4 @@
-"""One registration as an object: from two images to everything that is known of the pair."""
+"""Registration of a pair as an object: from two images to all results."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ CLASSICAL_TAU = 4.0
 
 
 class Registration:
-    """Registers pairs of images: preprocessing, network, and the way back to the fixed image's own grid.
+    """Registers pairs of images: preprocessing, network, and resampling to the fixed image's own grid.
 
-    ``inference.yaml``, ``evaluate.yaml``, the validation of a training, the MONAI Label application and the benchmark
-    all go through it.
+    It is used by ``inference.yaml``, ``evaluate.yaml``, the validation of a training, the MONAI Label application and
+    the benchmark.
 
     Args:
-        network: maps (B, 2, *spatial), channel 0 moving and channel 1 fixed, to the ddf in voxels.
-        preprocessing: from a pair to the network's input, see :func:`scripts.images.preprocess_pair`.
+        network: maps images (B, 2, *spatial), channel 0 moving and channel 1 fixed, to a ddf in voxels.
+        preprocessing: makes the network's input of a pair, see :func:`scripts.images.preprocess_pair`.
         inferer: runs the network, see :class:`scripts.registration.inferer.RegistrationInferer`.
-        device: where the network is.
-        weights: the file of its weights, whose checksum the results name; None where there is none.
-        measure: what ``metrics`` of a result holds; by default what ``inference.yaml`` writes.
+        device: the device of the network.
+        weights: file of the network's weights; its checksum is written with the results. None means no file.
+        measure: computes the ``metrics`` of a result; by default those that ``inference.yaml`` writes.
 
     Example::
 
@@ -86,13 +86,13 @@ class Registration:
         memory_limit: float | None = None,
         **overrides: Any,
     ) -> Registration:
-        """The registration that ``inference.yaml`` describes, with its weights.
+        """Make the registration that ``inference.yaml`` describes, with its weights.
 
         Args:
             task: ``cardiac``, ``hippocampus`` or ``brain``; or a list of configuration files, ``inference.yaml`` or
                 one like it first, then overlays.
-            device: where to compute, by default the first GPU where there is one.
-            amp: as ``--amp`` of ``inference.yaml``.
+            device: by default the first GPU, or the CPU if there is none.
+            amp: the option ``--amp`` of ``inference.yaml``.
             memory_limit: GiB that a registration may take.
             overrides: further options of ``inference.yaml``: ``weights``, ``alignment``, ``spacing``, ...
 
@@ -129,7 +129,7 @@ class Registration:
         memory_limit: float | None = None,
         **preprocessing: Any,
     ) -> Registration:
-        """A registration without weights: the explicit steps of the network alone, on the fixed image's own grid.
+        """Make a registration without weights: only the explicit steps of the network, on the fixed image's own grid.
 
         These are composed demons steps on an image pyramid. On the shipped samples, mean Dice is .900 for the hearts
         (.932 with ``ssd``; .945 with the weights), .776 for the hippocampus (.781) and .732 for the brain (.738).
@@ -140,7 +140,7 @@ class Registration:
             num_repeats: steps on each level of the pyramid, coarse to fine; the last level is the full resolution.
             smoothing: standard deviation, in voxels of each level, of a Gaussian filter of the steps: more gives
                 smoother displacements.
-            device: where to compute, by default the first GPU where there is one.
+            device: by default the first GPU, or the CPU if there is none.
             memory_limit: GiB that a registration may take.
             preprocessing: further arguments of :func:`scripts.images.preprocess_pair`: ``alignment``, ``spacing``,
                 ``spatial_size``, ``intensity_range``, ...
@@ -164,7 +164,7 @@ class Registration:
 
     @cached_property
     def settings(self) -> str:
-        """A text that differs where the options differ that change a result."""
+        """A text that changes with every option that can change a result."""
         return fingerprint(self.network, self.preprocessing, self.inferer)
 
     def __call__(
@@ -173,10 +173,10 @@ class Registration:
         """Register one pair; each image is a path, a nibabel image, or a MetaTensor of shape (1, X, Y, Z) or (1, X, Y).
 
         Args:
-            fixed: the image that stays.
-            moving: the image that is brought to it.
-            label_moving: a label map on the moving image's grid, which is carried along.
-            label_fixed: a label map on the fixed image's grid, with which the carried one is compared.
+            fixed: the image to which the other one is aligned.
+            moving: the image that is warped.
+            label_moving: a label map on the moving image's grid, which is warped too.
+            label_fixed: a label map on the fixed image's grid, with which the warped one is compared.
 
         Raises:
             InputError: when an image is not usable, the two cannot be brought together, or the result is not finite.
@@ -192,13 +192,13 @@ class Registration:
         return result
 
     def register(self, inputs: Mapping[str, Any], data: Data) -> RegisteredPair:
-        """Register a pair that is preprocessed.
+        """Register a preprocessed pair.
 
         Args:
-            inputs: the pair as it was given; where it has ``displacement``, a file of another tool as
-                :func:`read_displacement` takes it, that stands in the network's place, and ``true_displacement``, such
-                a file too, is what both are compared with.
-            data: what ``preprocessing`` made of it.
+            inputs: the pair as it was given. ``displacement`` is a field of another tool, see
+                :func:`read_displacement`, and replaces the network; ``true_displacement`` is the field with which
+                either is compared.
+            data: the result of ``preprocessing``.
         """
         times, texts = [time.perf_counter()], list(data.get("warnings", ()))
         with collect_warnings(texts):
@@ -212,13 +212,13 @@ class Registration:
         return result
 
     def predict(self, image: torch.Tensor) -> torch.Tensor:
-        """The network's ddf, on the CPU, in voxels of the grid of ``image`` (2, *spatial): moving, then fixed.
+        """Return the network's ddf, on the CPU, in voxels of the grid of ``image``, (2, *spatial), moving, then fixed.
 
         Raises:
             InputError: when the displacement is not finite.
         """
         network = self.network
-        # processes call it a different number of times, which the wrapper of a distributed training would wait for
+        # the wrapper of a distributed training would wait for processes that register fewer pairs
         network = network.module if isinstance(network, DistributedDataParallel) else network
         with eval_mode(network):
             ddf = self.inferer(image[None].to(self.device), network)[0].cpu()
@@ -227,12 +227,12 @@ class Registration:
         return ddf
 
     def result(self, inputs: Mapping[str, Any], data: Data, ddf: torch.Tensor | None) -> RegisteredPair:
-        """Carry a ddf of the network's grid to the fixed image's own grid.
+        """Resample a ddf from the network's grid to the fixed image's own grid.
 
         Args:
             inputs: the pair as it was given.
-            data: what ``preprocessing`` made of it.
-            ddf: shape (3, *spatial); None where the pair has ``displacement``.
+            data: the result of ``preprocessing``.
+            ddf: shape (3, *spatial); None if the pair has ``displacement``.
         """
         grid = data["native_fixed"].affine, data["native_fixed"].shape[1:]
         fields = {

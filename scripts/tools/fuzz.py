@@ -54,7 +54,7 @@ class Report:
         registered: those with a finite result.
         refused: errors in one line, by their first words.
         findings: index and text of what must not happen.
-        peak_gib: of the memory of the process.
+        peak_gib: peak of the memory of the process.
     """
 
     registered: int = 0

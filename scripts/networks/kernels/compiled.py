@@ -12,13 +12,12 @@ __all__ = ["compiled_if_possible"]
 
 
 def compiled_if_possible(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of tensors and modules that its first call compiles; itself, without a word, where that fails.
+    """Return a function of tensors and modules that is compiled at its first call; where that fails, it runs uncompiled.
 
-    It is compiled anew for each size and batch and each configuration of a module, and runs as it is once torch has had
-    enough of that; compiled for any size, it would be little faster.
-
-    Compilation fails where there is no C++ compiler, or where torch has no back end for the machine. Within a trace, an
-    export or another compilation the function itself is taken.
+    Each size, batch and configuration of a module is compiled by itself, since a function that is compiled for any size
+    is little faster. At torch's recompilation limit, the function falls back to eager mode. Compilation fails without
+    a C++ compiler, or where torch has no back end for the machine. Within a trace, an export or another compilation,
+    the function is not compiled.
     """
     compiled: Callable[..., Any] | None = None
     failed = False
@@ -31,7 +30,7 @@ def compiled_if_possible(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             compiled = compiled or torch.compile(function, dynamic=False)
             return compiled(*arguments)
-        except Exception:  # of dynamo, of inductor, of the compiler it calls: each its own; a fault of ours comes again
+        except Exception:  # dynamo, inductor and the compiler have errors of their own; ours are raised again below
             failed = True
             return function(*arguments)
 

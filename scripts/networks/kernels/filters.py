@@ -18,19 +18,19 @@ TRUNCATED = 3.0  # standard deviations
 
 
 def window_mean(image: torch.Tensor, window_size: int) -> torch.Tensor:
-    """Mean over a box window of odd side; voxels outside the image do not count."""
+    """Compute the mean over a box window with an odd side; voxels outside the image do not count."""
     box = (1.0,) * window_size
     return _filter(image, box) / _mass(image, box)
 
 
 def window_mean_transposed(image: torch.Tensor, window_size: int) -> torch.Tensor:
-    """The transpose of :func:`window_mean`: divide by the number of voxels of each window, then sum."""
+    """Apply the transpose of :func:`window_mean`: divide by the number of voxels of each window, then sum."""
     box = (1.0,) * window_size
     return _filter(image / _mass(image, box), box)
 
 
 def gaussian(field: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Gaussian filter of ``sigma`` voxels, cut at three of them; voxels outside the grid do not count."""
+    """Apply a Gaussian filter of ``sigma`` voxels, truncated at 3 sigma; voxels outside the grid do not count."""
     if sigma == 0:
         return field
     radius = math.ceil(TRUNCATED * sigma)
@@ -39,14 +39,14 @@ def gaussian(field: torch.Tensor, sigma: float) -> torch.Tensor:
 
 
 def _mass(image: torch.Tensor, kernel: tuple[float, ...]) -> torch.Tensor:
-    """Sum of the kernel's values that lie inside the image, for each voxel, (1, 1, *spatial)."""
+    """Sum the values of the kernel that lie inside the image, for each voxel, (1, 1, *spatial)."""
     ones = [new_tensor(torch.ones, [1, 1, extent], image) for extent in image.shape[2:]]
     masses = [_weighted_shifts(line, kernel).flatten() for line in ones]
     return reduce(mul, torch.meshgrid(masses, indexing="ij"))[None, None]
 
 
 def _filter(image: torch.Tensor, kernel: tuple[float, ...]) -> torch.Tensor:
-    """The same symmetric kernel along every axis, with zeros outside."""
+    """Apply the same symmetric kernel along every axis, with zeros outside."""
     if torch.is_grad_enabled() and image.requires_grad:
         return _Filter.apply(image, kernel)
     return _weighted_shifts(image, kernel)
@@ -66,7 +66,7 @@ class _Filter(torch.autograd.Function):
 
 
 def _weighted_shifts(image: torch.Tensor, kernel: tuple[float, ...]) -> torch.Tensor:
-    """A sum of shifted copies, axis by axis: for small kernels several times faster than pooling or convolution."""
+    """Add shifted copies, axis by axis, which for small kernels is several times faster than a convolution."""
     half = len(kernel) // 2
     for axis in range(2, image.ndim):
         extent = image.shape[axis]

@@ -1,4 +1,4 @@
-"""How much memory a registration takes, and how much there is."""
+"""The memory that a registration needs, and the memory that is free."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ COMPILED = 1.4  # times the memory; 1.3 was measured, for brains
 
 
 def bytes_per_voxel(spatial_dims: int, num_images: int, num_channels: int) -> int:
-    """What one step takes at its peak without gradients, for each voxel of its level, in float32.
+    """Estimate the peak memory of a step without gradients, for each voxel of its level, in float32.
 
-    Either the convolutions, of which one reads and writes ``num_channels`` each, or an interpolation, of the images or
-    of the displacement by itself: positions, one index, values of 2^d corners, derivatives. From 6 percent below to a
-    third above what was measured with composed updates, 100^3 and 1000^2 voxels.
+    The peak is either in a convolution, which reads and writes ``num_channels`` each, or in an interpolation of the
+    images or of the displacement: positions, one index, values of 2^d corners, derivatives. With composed updates and
+    100^3 and 1000^2 voxels, the estimate was between 6 percent below and a third above the measured peak.
 
     Args:
         spatial_dims: d.

@@ -1,7 +1,7 @@
 """Multilinear interpolation of an image under a dense displacement field, with its exact derivatives.
 
-Convention (that of ``monai.networks.blocks.Warp``): a ddf is in voxels, tensor-axis order,
-pull-back, aligned corners, border padding: ``warped(x) = image(clamp(x + ddf(x)))``.
+The convention is that of ``monai.networks.blocks.Warp``: a ddf is in voxels, in the order of the tensor's axes, and
+``warped(x) = image(clamp(x + ddf(x)))``, which means pull-back, aligned corners and border padding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Derivatives = dict[tuple[int, ...], torch.Tensor]
 
 
 def warp(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
-    """The value that :func:`warp_with_gradient` gives, without the derivative."""
+    """Sample ``image`` at ``x + ddf(x)``: the first result of :func:`warp_with_gradient`."""
     if torch.is_grad_enabled() and (image.requires_grad or ddf.requires_grad):
         return _Warp.apply(image, ddf)
     return _value(image, ddf)
@@ -34,8 +34,9 @@ def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Te
 
     The derivative is that of the piecewise multilinear function itself, not an interpolated finite difference. At a
     lattice point it is the one-sided derivative towards larger coordinates (towards smaller ones on the last lattice
-    point); beyond the border, where the padding is constant, it is zero. Both come from the same values of the 2^d
-    corners, gathered a corner at a time. The backward pass is written by hand and keeps only ``image`` and ``ddf``.
+    point); beyond the border, where the padding is constant, it is zero. The value and the derivative are made from the
+    same 2^d corners, which are read one after another. The backward pass is written by hand and keeps only ``image``
+    and ``ddf``.
 
     Args:
         image: shape (B, C, *spatial), floating point.
@@ -51,14 +52,14 @@ def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Te
 
 
 def corners_and_weights(size: torch.Size, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What :func:`warp` sums up, for values that are no numbers: at each point 2^d corners and their weights.
+    """Return the 2^d corners of each point and their weights in :func:`warp`, for values that cannot be averaged.
 
     Args:
-        size: of the moving image, spatial.
+        size: spatial size of the moving image.
         ddf: displacement in voxels, shape (B, d, *spatial).
 
     Returns:
-        flat indices into the moving image and weights that sum to 1, differentiable, each (B, 2^d, *spatial).
+        flat indices into the moving image, and differentiable weights that sum to 1; both (B, 2^d, *spatial).
     """
     lower, fraction, _ = _locate(size, ddf)
     corners = product((0, 1), repeat=len(size))
@@ -68,7 +69,7 @@ def corners_and_weights(size: torch.Size, ddf: torch.Tensor) -> tuple[torch.Tens
 
 
 def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Linear interpolation of (B, C, *spatial) with aligned corners, without smoothing."""
+    """Interpolate (B, C, *spatial) linearly to another size, with aligned corners and without smoothing."""
     if tuple(image.shape[2:]) == tuple(size):
         return image
     mode = "bilinear" if len(size) == 2 else "trilinear"
@@ -76,19 +77,19 @@ def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 
 
 def upsample(ddf: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """Carry a ddf in voxels to the grid of twice the size: the values double with it."""
+    """Interpolate a ddf in voxels to a grid of twice the size, and double its values, which are in voxels."""
     return 2 * resize(ddf, size)
 
 
 def pad_to_multiple(image: torch.Tensor, factor: int) -> torch.Tensor:
     """Repeat the last voxels of (B, C, *spatial) until each size is a multiple of ``factor``."""
-    # not -extent % factor: ONNX takes the remainder of a negative number otherwise
+    # not -extent % factor, since ONNX defines the remainder of a negative number differently
     missing = [(factor - extent % factor) % factor for extent in image.shape[2:]]
     return F.pad(image, [side for amount in reversed(missing) for side in (0, amount)], mode="replicate")
 
 
 class _Warp(torch.autograd.Function):
-    """Keeps image and displacement only; the backward pass needs the first derivatives."""
+    """Keeps only the image and the displacement; the backward pass computes the first derivatives."""
 
     @staticmethod
     def forward(ctx: Any, image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
@@ -101,7 +102,7 @@ class _Warp(torch.autograd.Function):
 
 
 class _WarpWithGradient(torch.autograd.Function):
-    """Recomputes the interpolation in its backward pass, which needs only mixed second derivatives more."""
+    """Keeps only the image and the displacement; the backward pass also computes mixed second derivatives."""
 
     @staticmethod
     def forward(ctx: Any, image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,7 +127,7 @@ def _backward(
 
 
 def _locate(size: torch.Size, ddf: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-    """Per axis: index of the lower corner, fraction towards the upper one, and whether the point is inside."""
+    """Return for each axis the lower corner, the fraction towards the upper one, and whether a point is inside."""
     lower, fraction, inside = [], [], []
     for axis, extent in enumerate(size):
         shape = [1] * len(size)
@@ -143,7 +144,7 @@ def _locate(size: torch.Size, ddf: torch.Tensor) -> tuple[list[torch.Tensor], li
 
 
 def _corner_indices(size: torch.Size, lower: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Flat indices of the 2^d corners, first axis slowest, each (B, 1, points), one at a time to save memory."""
+    """Yield the flat indices of the 2^d corners, each (B, 1, points), one at a time to save memory."""
     strides = [1]
     for extent in reversed(size[1:]):
         strides.insert(0, strides[0] * extent)
@@ -153,15 +154,15 @@ def _corner_indices(size: torch.Size, lower: list[torch.Tensor]) -> Iterator[tor
     base = base.flatten(1).unsqueeze(1)
     steps = [stride if extent > 1 else 0 for stride, extent in zip(strides, size)]
     corners = product((0, 1), repeat=len(size))
-    # plain numbers: a tensor of offsets would have to be copied to the GPU, which stalls it
+    # plain numbers, since copying a tensor of offsets to the GPU would stall it
     return (base + sum(s for s, bit in zip(steps, bits) if bit) for bits in corners)
 
 
 def _derivatives(image: torch.Tensor, ddf: torch.Tensor, order: int) -> tuple[Derivatives, list[torch.Tensor]]:
     """Mixed derivatives of the multilinear interpolant, keyed by their axes: () value, (0,) first, (0, 1) mixed second.
 
-    The corners are merged axis by axis: along an axis, a derivative that has it is the difference of the two ends, and
-    one that has not is their interpolation.
+    The corners are merged axis by axis. A derivative along the axis is the difference of the two ends; all others are
+    interpolated between them.
     """
     size = image.shape[2:]
     lower, fraction, inside = _locate(size, ddf)
@@ -194,7 +195,7 @@ def _value_and_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.T
 def _backward_ddf(
     image: torch.Tensor, ddf: torch.Tensor, grad_value: torch.Tensor, grad_gradient: torch.Tensor | None
 ) -> torch.Tensor:
-    """Chain rule towards the displacement; pure second derivatives of a multilinear function are zero."""
+    """Gradient by the displacement; the pure second derivatives of a multilinear function are zero."""
     derivatives, inside = _derivatives(image, ddf, order=1 if grad_gradient is None else 2)
     dims = len(inside)
     result = [grad_value * derivatives[(axis,)] for axis in range(dims)]
@@ -209,7 +210,7 @@ def _backward_ddf(
 def _backward_image(
     image: torch.Tensor, ddf: torch.Tensor, grad_value: torch.Tensor, grad_gradient: torch.Tensor | None
 ) -> torch.Tensor:
-    """Chain rule towards the image: the corner weights, and their derivatives, scattered back."""
+    """Gradient by the image: the weights of the corners, and their derivatives, are added up at the corners."""
     size = image.shape[2:]
     lower, fraction, inside = _locate(size, ddf)
     flat = torch.zeros_like(image.flatten(2))

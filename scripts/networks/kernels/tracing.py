@@ -1,4 +1,4 @@
-"""What a network needs to be traced once and run for any size, on any device."""
+"""Tracing of a network for any image size and device."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["Traced", "new_tensor"]
 
 
 def new_tensor(make: Callable[..., torch.Tensor], size: int | Sequence[int], like: torch.Tensor) -> torch.Tensor:
-    """``make(size)``, for example ``torch.arange(5)``, in the dtype and on the device of another tensor."""
-    if torch.jit.is_tracing():  # a trace would keep the name of the device
+    """Return ``make(size)``, such as ``torch.arange(5)``, with the dtype and the device of another tensor."""
+    if torch.jit.is_tracing():  # a trace would store the name of the device
         return make(size).type_as(like)
     return make(size, dtype=like.dtype, device=like.device)
 
 
 class Traced(nn.Module):
-    """A registration network as ``torch.jit.script`` takes it: its trace, behind a check of the image.
+    """The trace of a registration network, after a check of the image; ``torch.jit.script`` accepts it.
 
     Args:
-        network: from images (B, 2, *spatial) to ddfs (B, d, *spatial), for any batch and size.
+        network: maps images (B, 2, *spatial) to ddfs (B, d, *spatial), for any batch and size.
         spatial_dims: d.
-        minimum_size: voxels that an image needs along each axis.
+        minimum_size: smallest number of voxels of an image along each axis.
     """
 
     def __init__(self, network: nn.Module, spatial_dims: int, minimum_size: int) -> None:
@@ -32,7 +32,7 @@ class Traced(nn.Module):
         self.spatial_dims = spatial_dims
         self.minimum_size = minimum_size
         parameter = next(network.parameters())
-        # odd sides, none of them alike, so that no equality of sizes becomes part of the trace
+        # odd sizes, all different, so that no equality of sizes becomes part of the trace
         size = [4 * minimum_size + 1 + 2 * axis for axis in range(spatial_dims)]
         image = torch.rand(3, 2, *size, dtype=parameter.dtype, device=parameter.device)
         with torch.no_grad(), warnings.catch_warnings():

@@ -175,7 +175,7 @@ def paint(labels: torch.Tensor, ids: torch.Tensor, generator: torch.Generator, t
     Args:
         labels: positions in the list of ids, (B, 1, *spatial); 0 is the background.
         ids: FreeSurfer's.
-        generator: of the CPU.
+        generator: random numbers, on the CPU.
         t1: make T1-like images only.
     """
     device = labels.device
