@@ -12,7 +12,9 @@ __all__ = ["compiled_if_possible"]
 
 
 def compiled_if_possible(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of tensors and modules that is compiled at its first call; where that fails, it runs uncompiled.
+    """Return a function that is compiled at its first call; where that fails, it runs uncompiled.
+
+    Its arguments are tensors and modules.
 
     Each size, batch and configuration of a module is compiled by itself, since a function that is compiled for any size
     is little faster. At torch's recompilation limit, the function falls back to eager mode. Compilation fails without
