@@ -14,7 +14,7 @@ from ..images.loading import open_nifti, read_voxels
 from ..support.errors import InputError
 from .grid import apply_affine, lattice, sample
 
-__all__ = ["ddf_to_itk", "image_like", "label_type", "read_displacement"]
+__all__ = ["ddf_to_itk", "image_like", "label_type", "read_displacement", "read_vectors"]
 
 DISPLACEMENT_VECTOR = 1006  # a NIfTI intent; ITK reads the vectors of such a file as RAS, all others as LPS
 
@@ -57,7 +57,7 @@ def read_displacement(path: str | Path, role: str, affine: torch.Tensor, shape: 
     Raises:
         InputError: when the file is not such a field.
     """
-    vectors, own_affine = _read_vectors(path, role)
+    vectors, own_affine = read_vectors(path, role)
     affine = affine.double()
     points = apply_affine(torch.linalg.solve(own_affine, affine), lattice(shape))
     millimetres = sample(vectors, points, fill=0)
@@ -69,8 +69,12 @@ def read_displacement(path: str | Path, role: str, affine: torch.Tensor, shape: 
     return ddf
 
 
-def _read_vectors(path: str | Path, role: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read vectors in RAS millimetres, shape (components, X, Y, Z), and the affine of their grid."""
+def read_vectors(path: str | Path, role: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read vectors in RAS millimetres, shape (components, X, Y, Z), and the affine of their grid.
+
+    Raises:
+        InputError: when the file is not a displacement field.
+    """
     name = f"{role}: {path}"
     image = open_nifti(path, role)
     data = read_voxels(image, role, np.float32)

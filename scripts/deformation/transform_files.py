@@ -1,0 +1,142 @@
+"""Transforms as files: ITK's affine maps, displacement fields and chains, and ddfs of MONAI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from ..images.alignment import RAS_TO_LPS
+from ..support.errors import InputError
+from ..support.files import replace_file, user_path
+from .formats import ddf_to_itk, read_vectors
+from .transforms import Affine, Chain, Displacement, Transform, ddf_on_grid
+
+__all__ = ["read_transform", "write_transform"]
+
+FLIP = torch.diag(torch.tensor([*RAS_TO_LPS, 1.0], dtype=torch.float64))
+FIELDS = (".nii", ".nii.gz")
+ITK = (".tfm", ".txt", ".mat", ".h5", ".hdf5", ".xfm")
+WRITTEN = (*FIELDS, ".tfm", ".txt", ".mat", ".h5", ".pt")
+
+
+def read_transform(path: str | Path, role: str = "transform") -> Chain:
+    """Read a transform, from the fixed to the moving world, as ITK, ANTs, Greedy and this bundle write it.
+
+    Args:
+        path: ``.nii`` or ``.nii.gz`` with displacements in millimetres; or ``.tfm``, ``.txt``, ``.mat``, ``.h5`` with
+            affine maps, displacement fields, and composites of them.
+        role: what the file is, for messages.
+
+    Raises:
+        InputError: when the file is not such a transform.
+    """
+    path = user_path(path, role)
+    if path.name.endswith(FIELDS):
+        vectors, affine = read_vectors(path, role)
+        full = torch.zeros(3, *vectors.shape[1:])
+        full[: len(vectors)] = vectors
+        return Chain([Displacement(full, affine)])
+    if not path.name.endswith(ITK):
+        raise InputError(f"{role}: {path} is not named as a transform: expected one of {', '.join((*FIELDS, *ITK))}.")
+    if not path.is_file():
+        raise InputError(f"{role}: {path} does not exist: expected a file with a transform.")
+    try:
+        transform = sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{role}: {path} cannot be read as a transform of ITK.") from error
+    return Chain(_parts(transform, f"{role}: {path}"))
+
+
+def _parts(transform: sitk.Transform, name: str) -> list[Transform]:
+    transform = transform.Downcast()
+    if isinstance(transform, sitk.CompositeTransform):  # the last one is applied first
+        count = transform.GetNumberOfTransforms()
+        return [part for i in reversed(range(count)) for part in _parts(transform.GetNthTransform(i), name)]
+    if transform.GetDimension() != 3:
+        raise InputError(f"{name} is a transform in {transform.GetDimension()}D: expected one in 3D.")
+    if transform.IsLinear():
+        return [Affine(_matrix(transform))]
+    if isinstance(transform, sitk.DisplacementFieldTransform):
+        return [_displacement(transform.GetDisplacementField())]
+    raise InputError(
+        f"{name} is a {transform.GetName()}: expected affine maps, displacement fields or composites of them."
+    )
+
+
+def _matrix(transform: sitk.Transform) -> torch.Tensor:
+    """The matrix in RAS of any linear transform of ITK, from where it takes four points."""
+    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
+    columns = [np.array(transform.TransformPoint(unit)) - origin for unit in np.eye(3).tolist()]
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3] = torch.from_numpy(np.column_stack([*columns, origin]))
+    return FLIP @ matrix @ FLIP
+
+
+def _displacement(field: sitk.Image) -> Displacement:
+    vectors = torch.from_numpy(sitk.GetArrayFromImage(field)).permute(3, 2, 1, 0)
+    affine = torch.eye(4, dtype=torch.float64)
+    direction = np.array(field.GetDirection()).reshape(3, 3)
+    affine[:3, :3] = torch.from_numpy(direction * np.array(field.GetSpacing()))
+    affine[:3, 3] = torch.tensor(field.GetOrigin(), dtype=torch.float64)
+    signs = torch.from_numpy(RAS_TO_LPS).view(3, 1, 1, 1)
+    return Displacement((vectors * signs).float().contiguous(), FLIP @ affine)
+
+
+def write_transform(transform: Chain, path: str | Path, reference: nib.Nifti1Image | None) -> None:
+    """Write a transform in the format that the name of the file says.
+
+    Args:
+        transform: the transform.
+        path: ``.nii`` or ``.nii.gz`` for a displacement field of ITK (millimetres, LPS, intent 1007); ``.tfm``,
+            ``.txt`` or ``.mat`` for an affine map; ``.h5`` for either; ``.pt`` for a ddf as MONAI's ``Warp`` takes it:
+            in voxels, shape (3, X, Y, Z).
+        reference: image on whose grid a displacement is written; an affine map needs none.
+
+    Raises:
+        InputError: when the name fits none of these, or a reference is missing.
+    """
+    path = user_path(path, "output")
+    suffix = next((suffix for suffix in WRITTEN if path.name.endswith(suffix)), None)
+    if suffix is None:
+        raise InputError(f"output: {path} is not named as a transform: expected one of {', '.join(WRITTEN)}.")
+    affine = transform.as_affine()
+    if affine is not None and suffix not in (*FIELDS, ".pt"):
+        replace_file(path, lambda file: sitk.WriteTransform(_to_itk(affine), str(file)))
+        return
+    if suffix in (".tfm", ".txt", ".mat"):
+        raise InputError(f"output: {path} would hold an affine map, but the transform is a field: expected .nii.gz.")
+    if reference is None:
+        raise InputError(f"output: {path} holds a displacement: expected --reference, an image on whose grid it lies.")
+    shape = (*reference.shape, 1)[:3]
+    ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), shape)
+    if suffix == ".pt":
+        replace_file(path, lambda file: torch.save(ddf.float(), file))
+        return
+    image = ddf_to_itk(ddf.numpy(), reference)
+    if suffix in FIELDS:
+        replace_file(path, lambda file: nib.save(image, file))
+        return
+    replace_file(path, lambda file: sitk.WriteTransform(_field_to_itk(image), str(file)))
+
+
+def _to_itk(affine: Affine) -> sitk.AffineTransform:
+    matrix = (FLIP @ affine.matrix @ FLIP).numpy()
+    result = sitk.AffineTransform(3)
+    result.SetMatrix(matrix[:3, :3].flatten().tolist())
+    result.SetTranslation(matrix[:3, 3].tolist())
+    return result
+
+
+def _field_to_itk(image: nib.Nifti1Image) -> sitk.DisplacementFieldTransform:
+    vectors = np.asarray(image.dataobj, dtype=np.float64)[:, :, :, 0]
+    field = sitk.GetImageFromArray(np.ascontiguousarray(vectors.transpose(2, 1, 0, 3)), isVector=True)
+    affine = FLIP.numpy() @ image.affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    field.SetSpacing(spacing.tolist())
+    field.SetOrigin(affine[:3, 3].tolist())
+    field.SetDirection((affine[:3, :3] / spacing).flatten().tolist())
+    return sitk.DisplacementFieldTransform(field)

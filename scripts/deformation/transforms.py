@@ -1,0 +1,210 @@
+"""Transforms as maps of points, from the fixed to the moving world: affine maps, displacement fields and chains."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from ..support.errors import InputError
+from .grid import apply_affine, lattice, sample
+from .inversion import invert_ddf
+
+__all__ = ["Affine", "Chain", "Displacement", "Inverted", "Transform", "ddf_on_grid", "resample"]
+
+INTERPOLATIONS = {
+    "linear": sitk.sitkLinear,
+    "nearest": sitk.sitkNearestNeighbor,
+    "label": sitk.sitkLabelLinear,
+    "spline": sitk.sitkBSpline3,
+}
+SLAB = 2**21  # points that are mapped at once
+TOLERANCE = 1e-3  # voxels, of an inverse
+
+
+class Transform(ABC):
+    """A map of points. Called with points in RAS millimetres, shape (3, N), float64, it returns where they go."""
+
+    @abstractmethod
+    def __call__(self, points: torch.Tensor) -> torch.Tensor: ...
+
+    @abstractmethod
+    def inverse(self) -> Transform:
+        """Return the map back."""
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Transform):
+    """An affine map.
+
+    Args:
+        matrix: in RAS millimetres, shape (4, 4), float64.
+    """
+
+    matrix: torch.Tensor
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        return apply_affine(self.matrix, points)
+
+    def inverse(self) -> Affine:
+        return Affine(torch.linalg.inv(self.matrix))
+
+
+@dataclass(frozen=True, eq=False)
+class Displacement(Transform):
+    """A displacement field, interpolated linearly; outside its grid, points stay where they are, as in ITK.
+
+    Args:
+        vectors: in RAS millimetres, shape (3, X, Y, Z), float32.
+        affine: voxel to RAS millimetres of the grid, shape (4, 4), float64.
+    """
+
+    vectors: torch.Tensor
+    affine: torch.Tensor
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        voxels = apply_affine(torch.linalg.inv(self.affine), points)
+        return points + sample(self.vectors, voxels.float(), fill=0)
+
+    def inverse(self) -> Inverted:
+        return Inverted(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Inverted(Transform):
+    """The inverse of a displacement field, computed at the points that are asked for.
+
+    The affine map that is nearest to the field is undone exactly, and the rest iteratively; outside the grid, the rest
+    continues as it is at the border. Where the field folds, the result is the best point that was found.
+
+    Args:
+        field: the displacement field.
+    """
+
+    field: Displacement
+
+    @cached_property
+    def parts(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The affine part, in voxels of the grid, and the displacement before it, in voxels."""
+        own = lattice(self.field.vectors.shape[1:], torch.float64)
+        to_voxels = torch.linalg.inv(self.field.affine)[:3, :3]
+        moved = own + torch.tensordot(to_voxels, self.field.vectors.double(), dims=1)
+        matrix = _nearest_affine(own.flatten(1), moved.flatten(1))
+        return matrix, (apply_affine(torch.linalg.inv(matrix), moved) - own).float()
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        matrix, displacement = self.parts
+        start = apply_affine(torch.linalg.inv(self.field.affine @ matrix), points)
+        back, _ = invert_ddf(displacement, TOLERANCE, where=start.float())
+        return apply_affine(self.field.affine, start + back)
+
+    def inverse(self) -> Displacement:
+        return self.field
+
+
+@dataclass(frozen=True, eq=False)
+class Chain(Transform):
+    """Several transforms, in the order in which a point passes through them; none is the identity.
+
+    Args:
+        transforms: the transforms.
+    """
+
+    transforms: Sequence[Transform]
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        for transform in self.transforms:
+            points = transform(points)
+        return points
+
+    def inverse(self) -> Chain:
+        return Chain([transform.inverse() for transform in reversed(self.transforms)])
+
+    def as_affine(self) -> Affine | None:
+        """Return the chain as one affine map, or None if it holds a displacement field."""
+        matrix = torch.eye(4, dtype=torch.float64)
+        for transform in self.transforms:
+            part = transform.as_affine() if isinstance(transform, Chain) else transform
+            if not isinstance(part, Affine):
+                return None
+            matrix = part.matrix @ matrix
+        return Affine(matrix)
+
+
+def ddf_on_grid(
+    transform: Transform, affine: torch.Tensor, shape: Sequence[int], target: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Compute where a transform takes the voxels of a grid, as a displacement.
+
+    Args:
+        transform: the transform.
+        affine: voxel to RAS millimetres of the grid, shape (4, 4).
+        shape: the three sizes of the grid.
+        target: the same of the grid in whose voxels the points are expressed; by default the grid itself.
+
+    Returns:
+        points minus voxels, shape (3, *shape), float64.
+    """
+    affine = affine.double()
+    back = torch.linalg.inv(affine if target is None else target.double())
+    result = torch.empty(3, *shape, dtype=torch.float64)
+    thickness = max(1, SLAB // max(1, shape[1] * shape[2]))
+    for first in range(0, shape[0], thickness):
+        part = result[:, first : first + thickness]
+        voxels = lattice(part.shape[1:], torch.float64)
+        voxels[0] += first
+        points = transform(apply_affine(affine, voxels.flatten(1)))
+        part.copy_(apply_affine(back, points).view_as(part) - voxels)
+    return result
+
+
+def resample(image: np.ndarray, ddf: torch.Tensor, interpolation: str, fill: float) -> np.ndarray:
+    """Sample an image at the points of a grid.
+
+    Args:
+        image: shape (X, Y, Z), of any real type; whole numbers for ``nearest`` and ``label``.
+        ddf: from :func:`ddf_on_grid`, in voxels of the image, shape (3, *spatial).
+        interpolation: ``linear``; ``nearest``; ``label``, which interpolates each label linearly and takes the largest;
+            or ``spline``, of third order.
+        fill: the value of points that lie more than half a voxel outside the image.
+
+    Returns:
+        shape (*spatial,), in the type of the image.
+
+    Raises:
+        InputError: when the interpolation is unknown, or the image is too thin for a spline.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise InputError(f"unknown interpolation '{interpolation}': expected one of {', '.join(INTERPOLATIONS)}.")
+    if interpolation == "spline" and min(image.shape) < 4:
+        raise InputError(f"a spline needs 4 voxels along each axis, the image has {image.shape}: linear does not.")
+    # both grids in voxels, since ITK knows no sheared axes
+    vectors = sitk.GetImageFromArray(np.ascontiguousarray(ddf.permute(3, 2, 1, 0).numpy()), isVector=True)
+    size, moving = vectors.GetSize(), sitk.GetImageFromArray(np.ascontiguousarray(image.T))
+    found = sitk.Resample(
+        moving,
+        size,
+        sitk.DisplacementFieldTransform(vectors),
+        INTERPOLATIONS[interpolation],
+        (0.0, 0.0, 0.0),
+        (1.0, 1.0, 1.0),
+        (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        fill,
+    )
+    return sitk.GetArrayFromImage(found).T
+
+
+def _nearest_affine(points: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+    """Fit the affine map that brings points to other points, both (3, N), by least squares; shape (4, 4)."""
+    middle = points.mean(1, keepdim=True)
+    centered = points - middle
+    matrix = torch.eye(4, dtype=torch.float64)
+    # an axis with one voxel says nothing of the map along it
+    matrix[:3, :3] += (moved - points) @ torch.linalg.pinv(centered)
+    matrix[:3, 3] = (moved.mean(1, keepdim=True) - matrix[:3, :3] @ middle).squeeze(1)
+    return matrix

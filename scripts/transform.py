@@ -1,0 +1,253 @@
+"""What a saved transform is for: images and points that follow it, chains, inverses, volume changes, other formats.
+
+    python -m scripts.transform apply --moving M.nii.gz --reference F.nii.gz --transform T.nii.gz --output W.nii.gz
+    python -m scripts.transform points --points P.csv --transform T.nii.gz --output Q.csv
+    python -m scripts.transform compose --transform A.tfm T.nii.gz --reference F.nii.gz --output both.nii.gz
+    python -m scripts.transform invert --transform T.nii.gz --reference M.nii.gz --output back.nii.gz
+    python -m scripts.transform convert --transform A.txt --output A.tfm
+    python -m scripts.transform jacobian --transform T.nii.gz --reference F.nii.gz --output J.nii.gz
+
+A transform maps points from the fixed to the moving image, and so brings the moving image to the fixed one. Several
+are given in the order in which a point of the fixed image passes through them, which is also ANTs' order; --inverse
+gives one that is passed backwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from .deformation.formats import image_like, label_type
+from .deformation.grid import by_image
+from .deformation.jacobian import jacobian_determinant
+from .deformation.points import read_points
+from .deformation.transform_files import read_transform, write_transform
+from .deformation.transforms import INTERPOLATIONS, Chain, ddf_on_grid, resample
+from .images.loading import as_nifti, check_same_grid, read_nifti, read_voxels
+from .support.command_line import report_in_one_line
+from .support.errors import InputError
+from .support.files import prepare_folder, replace_file, replace_files, user_path
+
+__all__ = ["main"]
+
+LABELS = ("nearest", "label")
+
+
+def apply(
+    moving: Sequence[Path],
+    reference: Path,
+    chain: Chain,
+    output: Sequence[Path],
+    interpolation: str = "linear",
+    fill: float | None = None,
+) -> None:
+    """Bring images to the grid of a reference.
+
+    Args:
+        moving: images or series (X, Y, Z, T); label maps with the interpolation ``nearest`` or ``label``.
+        reference: the image whose grid the results get.
+        chain: from the reference to the moving world.
+        output: one file for each moving image.
+        interpolation: ``linear``, ``nearest``, ``label`` (each label linearly, then the largest) or ``spline``.
+        fill: value outside of a moving image; by default its smallest value, or 0 for label maps.
+
+    Raises:
+        InputError: when a file is not usable, or the interpolation does not fit the image.
+    """
+    if len(moving) != len(output):
+        raise InputError(f"--moving has {len(moving)} images and --output {len(output)}: expected one for each.")
+    grid = as_nifti(reference, "reference")
+    affine, shape = torch.from_numpy(grid.affine), (*grid.shape, 1, 1)[:3]
+    for source, target in zip(moving, output):
+        image = as_nifti(source, "moving")
+        frames = _frames(image, source, interpolation)
+        ddf = ddf_on_grid(chain, affine, shape, torch.from_numpy(image.affine))
+        value = fill if fill is not None else 0.0 if interpolation in LABELS else float(frames.min())
+        found = np.stack([resample(frame, ddf, interpolation, value) for frame in np.moveaxis(frames, 3, 0)], axis=-1)
+        _save(found if image.ndim > 3 else found[..., 0], grid, image, target)
+
+
+def _frames(image: nib.Nifti1Image, source: Path, interpolation: str) -> np.ndarray:
+    """The voxels of an image or a series, shape (X, Y, Z, T): whole numbers for labels, float32 for intensities."""
+    if max((*image.shape, 1, 1)[4:], default=1) > 1:
+        raise InputError(f"moving: {source} has shape {image.shape}: expected an image, or a series (X, Y, Z, T).")
+    if interpolation in LABELS and image.ndim <= 3:
+        return read_nifti(source, "moving", spatial_dims=2, label=True).numpy()[0][..., None]
+    values = read_voxels(image, "moving").reshape((*image.shape, 1, 1)[:4])
+    if not np.isfinite(values).all():
+        raise InputError(f"moving: {source} holds NaN or infinite values: expected none.")
+    if interpolation not in LABELS:
+        return values.astype(np.float32)
+    if not np.array_equal(values, np.round(values)):
+        raise InputError(f"moving: {source} holds fractions: expected the whole numbers of a label map.")
+    return values.astype(np.int64 if values.max() >= 2**31 else np.int32)
+
+
+def _save(values: np.ndarray, grid: nib.Nifti1Image, image: nib.Nifti1Image, path: Path) -> None:
+    dtype = np.float32 if values.dtype.kind == "f" else label_type(values)
+    result = image_like(values.astype(dtype), grid)
+    if values.ndim > 3:
+        result.header.set_zooms((*result.header.get_zooms()[:3], image.header.get_zooms()[3]))
+        result.header.set_xyzt_units("mm", image.header.get_xyzt_units()[1])
+    replace_file(path, lambda file: nib.save(result, file))
+
+
+def points(source: Path, chain: Chain, output: Path, frame: str = "ras") -> None:
+    """Take points through a transform: a point of the fixed image to its place in the moving image.
+
+    Args:
+        source: see :func:`~scripts.deformation.points.read_points`.
+        chain: the transform.
+        output: a file of the same format.
+        frame: ``ras`` or ``lps``, for formats that do not say it.
+
+    Raises:
+        InputError: when the file does not hold points, or the output has another format.
+    """
+    found = read_points(source, frame)
+    if "".join(output.suffixes[-2:]) != "".join(source.suffixes[-2:]) and output.suffix != source.suffix:
+        raise InputError(f"--output is {output}: expected the format of the points, {source.suffix}.")
+    moved = chain(torch.from_numpy(found.points.T.copy())).numpy().T
+    replace_file(output, lambda file: found.write(moved, file))
+
+
+def jacobian(
+    chain: Chain, reference: Path, output: Path, log: bool = False, label: Path | None = None, spatial_dims: int = 3
+) -> None:
+    """Write the Jacobian determinant of a transform on the grid of a reference, and the volume change of labels.
+
+    Args:
+        chain: the transform.
+        reference: the fixed image.
+        output: the image; with labels, a table beside it, ``.csv``, has one row per label.
+        log: write the logarithm, which is NaN where the transform folds.
+        label: label map on the grid of the reference. The table gives its volumes there and after the transform.
+        spatial_dims: 2 for a stack that was registered slice by slice.
+
+    Raises:
+        InputError: when a file is not usable, or the labels lie on another grid.
+    """
+    grid = as_nifti(reference, "reference")
+    ddf = ddf_on_grid(chain, torch.from_numpy(grid.affine), (*grid.shape, 1, 1)[:3])
+    determinant = jacobian_determinant(by_image(ddf, spatial_dims))
+    values = (determinant[0] if spatial_dims == 3 else determinant.movedim(0, -1)).numpy()
+    rows = _volumes(values, label, grid) if label else []
+    written = np.log(np.where(values > 0, values, np.nan)) if log else values
+    table = output.name.removesuffix(".gz").removesuffix(".nii") + ".csv"
+    with replace_files(output.parent, [table, output.name] if label else [output.name]) as temporary:
+        nib.save(image_like(written.reshape(grid.shape).astype(np.float32), grid), temporary / output.name)
+        if label:
+            with (temporary / table).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, ["label", "volume_ml", "volume_moving_ml", "change_percent"])
+                writer.writeheader()
+                writer.writerows(rows)
+
+
+def _volumes(determinant: np.ndarray, label: Path, reference: nib.Nifti1Image) -> list[dict[str, Any]]:
+    labels = read_nifti(label, "label", spatial_dims=2, label=True)
+    grid = MetaTensor(torch.from_numpy(determinant)[None], affine=torch.from_numpy(reference.affine))
+    check_same_grid(labels, grid, f"label: {label}", "the reference")
+    voxel = float(torch.linalg.det(grid.affine[:3, :3]).abs()) / 1000
+    ids = labels.numpy()[0]
+    rows = []
+    for value in np.unique(ids[ids != 0]).tolist():
+        inside = determinant[ids == value]
+        before, after = inside.size * voxel, float(inside.sum()) * voxel
+        change = 100 * (after / before - 1)
+        rows.append({"label": value, "volume_ml": before, "volume_moving_ml": after, "change_percent": change})
+    return rows
+
+
+class _Passed(argparse.Action):
+    """Keeps --transform and --inverse in the order in which they were given."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        passed = getattr(namespace, "passed", None) or []
+        namespace.passed = [*passed, *((value, option_string == "--inverse") for value in values)]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.transform", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    texts = {
+        "apply": "images to the grid of a reference",
+        "points": "points of the fixed image to the moving image; --inverse takes them back",
+        "compose": "one transform in place of several",
+        "invert": "the inverse, on the grid of the moving image",
+        "convert": "the same transform in another format",
+        "jacobian": "Jacobian determinant on the grid of a reference, and volume changes of labels",
+    }
+    for name, text in texts.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--transform", nargs="+", action=_Passed, help="in the order in which a point passes")
+        command.add_argument("--inverse", nargs="+", action=_Passed, help="passed backwards, in its place in the order")
+        command.add_argument("--output", nargs="+" if name == "apply" else None, required=True)
+        command.add_argument("--overwrite", action="store_true", help="replace what is there")
+        if name != "points":
+            command.add_argument("--reference", required=name in ("apply", "jacobian"), help="an image; its grid")
+        if name == "apply":
+            command.add_argument("--moving", nargs="+", required=True, help="images, series or label maps")
+            command.add_argument("--interpolation", default="linear", choices=list(INTERPOLATIONS))
+            command.add_argument("--fill", type=float, help="value outside; default: the smallest, 0 for labels")
+        if name == "points":
+            command.add_argument("--points", required=True, help="csv, fcsv, mrk.json, gii, vtk or vtp")
+            command.add_argument("--frame", default="ras", choices=["ras", "lps"], help="of csv, vtk and vtp")
+        if name == "jacobian":
+            command.add_argument("--log", action="store_true", help="its logarithm")
+            command.add_argument("--label", help="label map on the reference's grid")
+            command.add_argument("--spatial_dims", type=int, default=3, choices=[2, 3], help="2: slice by slice")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    if not getattr(options, "passed", None):
+        raise InputError("no transform is given: expected --transform FILE or --inverse FILE.")
+    files = {
+        name: [user_path(file, name) for file in ([value] if isinstance(value, str) else value)]
+        for name in ("moving", "reference", "points", "label", "output")
+        if (value := getattr(options, name, None))
+    }
+    outputs = files.pop("output")
+    _check_outputs(outputs, {path for paths in files.values() for path in paths}, options)
+    steps = [(read_transform(file), backwards) for file, backwards in options.passed]
+    chain = Chain([step.inverse() if backwards else step for step, backwards in steps])
+    reference = files["reference"][0] if "reference" in files else None
+    torch.set_num_threads(1)
+    if options.command == "apply":
+        apply(files["moving"], files["reference"][0], chain, outputs, options.interpolation, options.fill)
+    elif options.command == "points":
+        points(files["points"][0], chain, outputs[0], options.frame)
+    elif options.command == "jacobian":
+        label = files["label"][0] if "label" in files else None
+        jacobian(chain, files["reference"][0], outputs[0], options.log, label, options.spatial_dims)
+    else:
+        chain = chain.inverse() if options.command == "invert" else chain
+        write_transform(chain, outputs[0], as_nifti(reference, "reference") if reference else None)
+
+
+def _check_outputs(outputs: Sequence[Path], inputs: set[Path], options: argparse.Namespace) -> None:
+    """Refuse outputs that are inputs or that exist, before anything is computed."""
+    inputs = {path.resolve() for path in (*inputs, *(Path(file) for file, _ in options.passed))}
+    for file in outputs:
+        if file.resolve() in inputs:
+            raise InputError(f"output: {file} is an input: expected another name.")
+        if file.exists() and not options.overwrite:
+            raise InputError(f"output: {file} exists: expected another name, or --overwrite.")
+        prepare_folder(file.parent)
+
+
+if __name__ == "__main__":
+    sys.excepthook = report_in_one_line
+    main()

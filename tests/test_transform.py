@@ -1,0 +1,376 @@
+"""The command on files: images, points, chains, inverses and formats, against SimpleITK and values by hand."""
+
+import csv
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from scripts import Registration
+from scripts.deformation.formats import ddf_to_itk
+from scripts.deformation.transform_files import read_transform
+from scripts.support.bundle import BUNDLE_ROOT
+from scripts.support.errors import InputError
+from scripts.transform import main
+
+grids = pytest.mark.parametrize(
+    "count", [50, pytest.param(int(os.environ.get("GRIDS", "500")), marks=pytest.mark.slow)]
+)
+
+
+def random_image(random, shape=None):
+    """Smooth values on an oblique, flipped, permuted, anisotropic grid around the origin of the world."""
+    shape = random.integers(6, 14, 3) if shape is None else shape
+    rotation = np.linalg.qr(random.normal(size=(3, 3)))[0][:, random.permutation(3)]
+    affine = np.eye(4)
+    affine[:3, :3] = rotation * random.uniform(0.7, 3, 3) * random.choice([-1, 1], 3)
+    affine[:3, 3] = random.normal(size=3) - affine[:3, :3] @ (np.array(shape) - 1) / 2
+    image = nib.Nifti1Image(random.normal(size=shape).astype(np.float32), affine)
+    image.set_sform(affine, 1)
+    image.set_qform(affine, 1)
+    return image
+
+
+def random_field(random, path, shape=(9, 8, 7)):
+    grid = random_image(random, shape)
+    nib.save(ddf_to_itk(random.normal(size=(3, *shape)).astype(np.float32), grid), path)
+    return path
+
+
+def itk_field(path):
+    return sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
+
+
+def random_affine(random, path):
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix((np.eye(3) + 0.1 * random.normal(size=(3, 3))).flatten().tolist())
+    transform.SetTranslation(random.normal(size=3).tolist())
+    transform.SetCenter(random.normal(size=3).tolist())
+    sitk.WriteTransform(transform, str(path))
+    return transform
+
+
+def run(command, **options):
+    words = [command]
+    for name, value in options.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    main(words)
+
+
+@grids
+def test_images_on_random_grids_are_those_of_simpleitk(tmp_path, count):
+    random = np.random.default_rng(count)
+    worst = 0.0
+    for number in range(count):
+        moving, fixed = random_image(random), random_image(random)
+        nib.save(moving, tmp_path / "m.nii")
+        nib.save(fixed, tmp_path / "f.nii")
+        field = random_field(random, tmp_path / "d.nii")
+        affine = random_affine(random, tmp_path / "a.tfm")
+        run(
+            "apply",
+            moving=tmp_path / "m.nii",
+            reference=tmp_path / "f.nii",
+            transform=[field, tmp_path / "a.tfm"],
+            output=tmp_path / f"w{number}.nii",
+            fill=-5,
+        )
+        chain = sitk.CompositeTransform([affine, itk_field(field)])  # the last one is applied first
+        expected = sitk.Resample(
+            sitk.ReadImage(str(tmp_path / "m.nii")),
+            sitk.ReadImage(str(tmp_path / "f.nii")),
+            chain,
+            sitk.sitkLinear,
+            -5.0,
+        )
+        found = sitk.ReadImage(str(tmp_path / f"w{number}.nii"))
+        assert found.GetOrigin() == pytest.approx(expected.GetOrigin(), abs=1e-4)
+        difference = np.abs(sitk.GetArrayFromImage(found) - sitk.GetArrayFromImage(expected))
+        # a point within rounding of an image's border is inside for the one and outside for the other
+        worst = max(worst, float(np.sort(difference.ravel())[-3]))
+    assert worst < 1e-4 * np.ptp(moving.get_fdata())
+
+
+@grids
+def test_points_on_random_grids_are_those_of_simpleitk(tmp_path, count):
+    random = np.random.default_rng(count)
+    for number in range(count):
+        field = random_field(random, tmp_path / "d.nii")
+        affine = random_affine(random, tmp_path / "a.mat")
+        points = random.uniform(-4, 4, (20, 3))
+        (tmp_path / "p.csv").write_text("\n".join(",".join(map(repr, map(float, point))) for point in points))
+        run(
+            "points",
+            points=tmp_path / "p.csv",
+            frame="lps",
+            transform=[field, tmp_path / "a.mat"],
+            output=tmp_path / f"q{number}.csv",
+        )
+        chain = sitk.CompositeTransform([affine, itk_field(field)])
+        expected = [chain.TransformPoint(point) for point in points.tolist()]
+        np.testing.assert_allclose(np.loadtxt(tmp_path / f"q{number}.csv", delimiter=","), expected, atol=1e-3)
+
+
+def shifted_pair(tmp_path):
+    """A moving image that is the fixed one moved by 3 voxels of 2 mm along R and -2 of 1 mm along A, and the field."""
+    affine = np.diag([2.0, 1.0, 3.0, 1.0])
+    affine[:3, 3] = (-11, 7, 40)
+    fixed = np.zeros((16, 14, 10), np.float32)
+    fixed[5:8, 6:9, 3:6] = np.arange(27).reshape(3, 3, 3) + 1
+    moving = np.roll(fixed, (3, -2), (0, 1))
+    for name, data in (("f", fixed), ("m", moving)):
+        nib.save(nib.Nifti1Image(data, affine), tmp_path / f"{name}.nii.gz")
+    ddf = np.zeros((3, 16, 14, 10), np.float32)
+    ddf[0], ddf[1] = 3, -2
+    nib.save(ddf_to_itk(ddf, nib.load(tmp_path / "f.nii.gz")), tmp_path / "d.nii.gz")
+    return fixed, tmp_path
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "nearest", "label", "spline"])
+def test_a_known_shift_by_every_interpolation(tmp_path, interpolation):
+    fixed, folder = shifted_pair(tmp_path)
+    run(
+        "apply",
+        moving=folder / "m.nii.gz",
+        reference=folder / "f.nii.gz",
+        transform=folder / "d.nii.gz",
+        interpolation=interpolation,
+        output=folder / "w.nii.gz",
+    )
+    found = nib.load(folder / "w.nii.gz")
+    np.testing.assert_allclose(found.get_fdata()[4:9, 5:10], fixed[4:9, 5:10], atol=1e-4)
+    assert found.get_data_dtype() == (np.int32 if interpolation in ("nearest", "label") else np.float32)
+
+
+def test_a_point_of_the_fixed_image_goes_to_the_moving_image_and_the_inverse_brings_it_back(tmp_path):
+    _, folder = shifted_pair(tmp_path)
+    (folder / "p.csv").write_text("name,X,Y,Z\napex, 1.0 ,12.5,46\n")
+    run("points", points=folder / "p.csv", transform=folder / "d.nii.gz", output=folder / "q.csv")
+    (row,) = _rows(folder / "q.csv")
+    assert row["name"] == "apex"
+    assert [float(row[name]) for name in "XYZ"] == pytest.approx([1 + 6, 12.5 - 2, 46], abs=1e-4)
+    run("points", points=folder / "q.csv", inverse=folder / "d.nii.gz", output=folder / "r.csv")
+    (row,) = _rows(folder / "r.csv")
+    assert [float(row[name]) for name in "XYZ"] == pytest.approx([1, 12.5, 46], abs=1e-3)
+
+
+def test_slicers_points_say_their_frame_themselves(tmp_path):
+    _, folder = shifted_pair(tmp_path)
+    markups = {
+        "markups": [{"coordinateSystem": "LPS", "controlPoints": [{"label": "a", "position": [-1.0, -12.5, 46]}]}]
+    }
+    (folder / "p.mrk.json").write_text(json.dumps(markups))
+    (folder / "p.fcsv").write_text(
+        "# Markups fiducial file version = 4.11\n# CoordinateSystem = LPS\n# columns = id,x,y,z,label\n"
+        "1,-1.0,-12.5,46,a\n"
+    )
+    for name in ("p.mrk.json", "p.fcsv"):
+        run("points", points=folder / name, transform=folder / "d.nii.gz", output=folder / f"q_{name}")
+    moved = json.loads((folder / "q_p.mrk.json").read_text())["markups"][0]["controlPoints"][0]
+    assert moved["label"] == "a"
+    assert moved["position"] == pytest.approx([-7, -10.5, 46], abs=1e-4)
+    line = (folder / "q_p.fcsv").read_text().splitlines()[-1].split(",")
+    assert (line[0], line[4]) == ("1", "a")
+    assert [float(word) for word in line[1:4]] == pytest.approx([-7, -10.5, 46], abs=1e-4)
+
+
+def test_a_gifti_surface_keeps_its_triangles(tmp_path):
+    _, folder = shifted_pair(tmp_path)
+    points = np.array([[1, 12.5, 46], [2, 13, 47], [3, 12, 48]], np.float32)
+    arrays = [
+        nib.gifti.GiftiDataArray(points, intent="NIFTI_INTENT_POINTSET"),
+        nib.gifti.GiftiDataArray(np.array([[0, 1, 2]], np.int32), intent="NIFTI_INTENT_TRIANGLE"),
+    ]
+    nib.save(nib.gifti.GiftiImage(darrays=arrays), folder / "s.surf.gii")
+    run("points", points=folder / "s.surf.gii", transform=folder / "d.nii.gz", output=folder / "t.surf.gii")
+    moved, triangles = nib.load(folder / "t.surf.gii").agg_data()
+    np.testing.assert_allclose(moved, points + np.array([6, -2, 0]), atol=1e-4)
+    assert triangles.tolist() == [[0, 1, 2]]
+
+
+def test_a_series_keeps_its_frames_and_their_duration(tmp_path):
+    fixed, folder = shifted_pair(tmp_path)
+    moving = nib.load(folder / "m.nii.gz")
+    series = nib.Nifti1Image(np.stack([moving.get_fdata(dtype=np.float32) * k for k in (1, 2)], -1), moving.affine)
+    series.header.set_zooms((2, 1, 3, 0.04))
+    series.header.set_xyzt_units("mm", "sec")
+    nib.save(series, folder / "s.nii.gz")
+    run(
+        "apply",
+        moving=folder / "s.nii.gz",
+        reference=folder / "f.nii.gz",
+        transform=folder / "d.nii.gz",
+        output=folder / "w.nii.gz",
+    )
+    found = nib.load(folder / "w.nii.gz")
+    assert found.shape == (16, 14, 10, 2)
+    assert found.header.get_zooms() == pytest.approx((2, 1, 3, 0.04))
+    np.testing.assert_allclose(found.get_fdata()[4:9, 5:10, :, 1], 2 * fixed[4:9, 5:10], atol=1e-4)
+
+
+def test_what_lies_outside_is_the_smallest_value_or_what_is_asked_for(tmp_path):
+    _, folder = shifted_pair(tmp_path)
+    moving = nib.load(folder / "m.nii.gz")
+    nib.save(nib.Nifti1Image(moving.get_fdata(dtype=np.float32) - 1000, moving.affine), folder / "ct.nii.gz")
+    files = {"moving": folder / "ct.nii.gz", "reference": folder / "f.nii.gz", "transform": folder / "d.nii.gz"}
+    run("apply", **files, output=folder / "a.nii.gz")
+    run("apply", **files, output=folder / "b.nii.gz", fill=7)
+    assert nib.load(folder / "a.nii.gz").get_fdata()[-1].tolist() == np.full((14, 10), -1000).tolist()
+    assert nib.load(folder / "b.nii.gz").get_fdata()[-1].tolist() == np.full((14, 10), 7).tolist()
+
+
+@pytest.mark.parametrize("name", ["a.tfm", "a.txt", "a.mat", "a.h5"])
+def test_affine_maps_in_every_format_of_itk(tmp_path, name):
+    random = np.random.default_rng(2)
+    first, second = random_affine(random, tmp_path / "1.tfm"), random_affine(random, tmp_path / "2.txt")
+    run("compose", transform=[tmp_path / "1.tfm", tmp_path / "2.txt"], output=tmp_path / name)
+    point = (3.0, -7.0, 11.0)
+    expected = second.TransformPoint(first.TransformPoint(point))
+    assert sitk.ReadTransform(str(tmp_path / name)).TransformPoint(point) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_field_as_a_chain_of_itk_and_as_a_ddf_of_monai(tmp_path):
+    _, folder = shifted_pair(tmp_path)
+    random_affine(np.random.default_rng(3), folder / "a.tfm")
+    files = {"transform": [folder / "a.tfm", folder / "d.nii.gz"], "reference": folder / "f.nii.gz"}
+    for name in ("both.nii.gz", "both.h5", "both.pt"):
+        run("compose", **files, output=folder / name)
+    field, itk = itk_field(folder / "both.nii.gz"), sitk.ReadTransform(str(folder / "both.h5"))
+    fixed = sitk.ReadImage(str(folder / "f.nii.gz"))
+    ddf = torch.load(folder / "both.pt")
+    for voxel in ((3, 4, 5), (8, 7, 2)):
+        point = fixed.TransformIndexToPhysicalPoint(voxel)
+        moved = field.TransformPoint(point)
+        assert itk.TransformPoint(point) == pytest.approx(moved, abs=1e-4)
+        place = fixed.TransformPhysicalPointToContinuousIndex(moved)
+        assert (np.array(voxel) + ddf[:, *voxel].numpy()) == pytest.approx(place, abs=1e-4)
+    run("convert", transform=folder / "both.h5", reference=folder / "f.nii.gz", output=folder / "again.nii.gz")
+    again = nib.load(folder / "again.nii.gz").get_fdata()
+    np.testing.assert_allclose(again, nib.load(folder / "both.nii.gz").get_fdata(), atol=1e-4)
+
+
+def test_the_inverse_of_a_smooth_field_leads_back(tmp_path):
+    random = np.random.default_rng(4)
+    grid = random_image(random, (20, 18, 16))
+    place = np.stack(np.meshgrid(*[np.linspace(0, np.pi, n) for n in grid.shape], indexing="ij"))
+    bump = np.prod(np.sin(place), axis=0)
+    nib.save(ddf_to_itk(np.stack([2 * bump, -1.5 * bump, bump]).astype(np.float32), grid), tmp_path / "d.nii")
+    nib.save(grid, tmp_path / "f.nii")
+    run("invert", transform=tmp_path / "d.nii", reference=tmp_path / "f.nii", output=tmp_path / "i.nii")
+    there, back = itk_field(tmp_path / "d.nii"), itk_field(tmp_path / "i.nii")
+    fixed = sitk.ReadImage(str(tmp_path / "f.nii"))
+    misses = []
+    for voxel in random.integers(4, 12, (200, 3)).tolist():
+        point = fixed.TransformIndexToPhysicalPoint(voxel)
+        misses.append(np.subtract(there.TransformPoint(back.TransformPoint(point)), point))
+    assert np.linalg.norm(misses, axis=1).max() < 0.01  # mm; between its voxels, the inverse is interpolated
+    direct = read_transform(tmp_path / "d.nii")
+    points = torch.tensor([fixed.TransformIndexToPhysicalPoint((9, 8, 7))], dtype=torch.float64).T
+    torch.testing.assert_close(direct.inverse()(direct(points)), points, atol=5e-3, rtol=0)
+
+
+def test_volume_changes_of_a_known_scaling(tmp_path):
+    grid = nib.Nifti1Image(np.zeros((12, 12, 12), np.float32), np.diag([2.0, 2, 2, 1]))
+    label = np.zeros((12, 12, 12), np.int16)
+    label[3:6, 3:6, 3:6], label[7:9, 7:9, 7:9] = 1, 5
+    nib.save(grid, tmp_path / "f.nii")
+    nib.save(nib.Nifti1Image(label, grid.affine), tmp_path / "l.nii")
+    scaling = sitk.AffineTransform(3)
+    scaling.SetMatrix(np.diag([1.1, 0.9, 1.2]).flatten().tolist())
+    sitk.WriteTransform(scaling, str(tmp_path / "a.tfm"))
+    files = {"transform": tmp_path / "a.tfm", "reference": tmp_path / "f.nii", "label": tmp_path / "l.nii"}
+    run("jacobian", **files, output=tmp_path / "j.nii.gz")
+    np.testing.assert_allclose(nib.load(tmp_path / "j.nii.gz").get_fdata(), 1.1 * 0.9 * 1.2, atol=1e-5)
+    rows = _rows(tmp_path / "j.csv")
+    assert [row["label"] for row in rows] == ["1", "5"]
+    assert float(rows[0]["volume_ml"]) == pytest.approx(27 * 8 / 1000)
+    assert float(rows[1]["change_percent"]) == pytest.approx(18.8, abs=1e-3)
+    main(
+        [
+            "jacobian",
+            "--log",
+            *(w for k, v in files.items() for w in (f"--{k}", str(v))),
+            "--output",
+            f"{tmp_path}/k.nii",
+        ]
+    )
+    np.testing.assert_allclose(nib.load(tmp_path / "k.nii").get_fdata(), np.log(1.188), atol=1e-5)
+
+
+def test_bad_input_is_refused_in_one_line_and_nothing_is_written(tmp_path):
+    _, folder = shifted_pair(tmp_path)
+    (folder / "torn.tfm").write_text("#Insight Transform File V1.0\nTransform: Nonsense")
+    (folder / "p.csv").write_text("a,b\n1,2\n")
+    (folder / "empty.csv").write_text("x,y,z\n")
+    sitk.WriteTransform(sitk.AffineTransform(2), str(folder / "flat.tfm"))
+    moving, fixed, field = (folder / name for name in ("m.nii.gz", "f.nii.gz", "d.nii.gz"))
+    out = folder / "out.nii.gz"
+    apply = {"moving": moving, "reference": fixed, "output": out}
+    for command, options, message in (
+        ("apply", apply, "no transform"),
+        ("apply", apply | {"transform": folder / "no.nii.gz"}, "no.nii.gz does not exist"),
+        ("apply", apply | {"transform": moving}, "expected a displacement field"),
+        ("apply", apply | {"transform": folder / "torn.tfm"}, "cannot be read as a transform"),
+        ("apply", apply | {"transform": folder / "flat.tfm"}, "in 2D: expected one in 3D"),
+        ("apply", apply | {"transform": folder / "p.csv"}, "not named as a transform"),
+        ("apply", apply | {"transform": field, "output": [out, folder / "b.nii.gz"]}, "expected one for each"),
+        ("apply", apply | {"transform": field, "output": moving}, "is an input"),
+        ("points", {"points": folder / "p.csv", "transform": field, "output": folder / "q.csv"}, "expected x, y and z"),
+        ("points", {"points": folder / "empty.csv", "transform": field, "output": folder / "q.csv"}, "no points"),
+        ("compose", {"transform": field, "output": folder / "c.nii.gz"}, "expected --reference"),
+        ("compose", {"transform": field, "reference": fixed, "output": folder / "c.tfm"}, "is a field"),
+    ):
+        before = sorted(path.name for path in folder.iterdir())
+        with pytest.raises(InputError, match=message):
+            run(command, **options)
+        assert sorted(path.name for path in folder.iterdir()) == before
+    (folder / "out.nii.gz").write_bytes(b"mine")
+    with pytest.raises(InputError, match="exists: expected another name, or --overwrite"):
+        run("apply", **apply, transform=field)
+    assert (folder / "out.nii.gz").read_bytes() == b"mine"
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_document(tmp_path, monkeypatch):
+    root = Path(BUNDLE_ROOT)
+    text = (root / "docs" / "transforms.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    commands = [shlex.split(line)[3:] for line in lines if line.startswith("python -m scripts.transform")]
+    heart = root / "tests" / "data" / "sunnybrook" / "SC-N-10"
+    result = Registration.load("cardiac")(heart / "SC-N-10_ED.nii.gz", heart / "SC-N-10_ES.nii.gz")
+    (tmp_path / "tests").symlink_to(root / "tests")
+    monkeypatch.chdir(tmp_path)
+    result.save("eval/pair")
+    (tmp_path / "eval" / "points.csv").write_text(re.search(r'echo "(.*?)"', text, re.DOTALL)[1])
+    for words in commands:
+        main(words)
+    assert len(commands) == 10
+    warped, carried = (nib.load(f"eval/{name}.nii.gz").get_fdata() for name in ("pair/moving_warped", "carried/image"))
+    inside = np.asarray(result.ddf)[2] == 0
+    np.testing.assert_allclose(carried[inside], warped[inside], atol=1e-3 * np.ptp(warped))
+    cavity = nib.load("eval/carried/label.nii.gz").get_fdata() == 1
+    truth = nib.load(heart / "SC-N-10_ED_gt.nii.gz").get_fdata() == 1
+    assert 2 * (cavity & truth).sum() / (cavity.sum() + truth.sum()) > 0.9
+    determinant = nib.load("eval/jacobian.nii.gz").get_fdata()
+    np.testing.assert_allclose(determinant, nib.load("eval/pair/jacobian_determinant.nii.gz").get_fdata(), atol=1e-3)
+    (row,) = _rows("eval/jacobian.csv")
+    assert float(row["change_percent"]) < -20  # the cavity at end-systole
+    (first,), (moved,), (again,) = (
+        _rows(f"eval/{name}.csv") for name in ("points", "points_in_moving", "points_again")
+    )
+    places = [[float(row[axis]) for axis in "xyz"] for row in (first, moved, again)]
+    assert np.linalg.norm(np.subtract(places[0], places[1])) > 1
+    assert places[2] == pytest.approx(places[0], abs=0.01)
+
+
+def _rows(file):
+    with open(file) as stream:
+        return list(csv.DictReader(stream))
