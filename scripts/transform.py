@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from .deformation.foreign_formats import Images
 from .deformation.formats import image_like, label_type
 from .deformation.grid import by_image
 from .deformation.jacobian import jacobian_determinant
@@ -40,6 +41,7 @@ from .support.files import prepare_folder, replace_file, replace_files, user_pat
 __all__ = ["main"]
 
 LABELS = ("nearest", "label")
+IMAGES = "the registered images, for formats that do not hold their frames; by default --reference and --moving"
 
 
 def apply(
@@ -192,10 +194,13 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--transform", nargs="+", action=_Passed, help="in the order in which a point passes")
         command.add_argument("--inverse", nargs="+", action=_Passed, help="passed backwards, in its place in the order")
+        command.add_argument("--images", nargs=2, metavar=("FIXED", "MOVING"), help=IMAGES)
         command.add_argument("--output", nargs="+" if name == "apply" else None, required=True)
         command.add_argument("--overwrite", action="store_true", help="replace what is there")
         if name != "points":
             command.add_argument("--reference", required=name in ("apply", "jacobian"), help="an image; its grid")
+        if name in ("compose", "invert", "convert"):
+            command.add_argument("--fsl", action="store_true", help="write .mat and .nii.gz as flirt and fnirt do")
         if name == "apply":
             command.add_argument("--moving", nargs="+", required=True, help="images, series or label maps")
             command.add_argument("--interpolation", default="linear", choices=list(INTERPOLATIONS))
@@ -216,14 +221,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError("no transform is given: expected --transform FILE or --inverse FILE.")
     files = {
         name: [user_path(file, name) for file in ([value] if isinstance(value, str) else value)]
-        for name in ("moving", "reference", "points", "label", "output")
+        for name in ("moving", "reference", "points", "label", "images", "output")
         if (value := getattr(options, name, None))
     }
     outputs = files.pop("output")
     _check_outputs(outputs, {path for paths in files.values() for path in paths}, options)
-    steps = [(read_transform(file), backwards) for file, backwards in options.passed]
+    reference = as_nifti(files["reference"][0], "reference") if "reference" in files else None
+    images = _images(files, reference)
+    steps = [(read_transform(file, images=images), backwards) for file, backwards in options.passed]
     chain = Chain([step.inverse() if backwards else step for step, backwards in steps])
-    reference = files["reference"][0] if "reference" in files else None
     torch.set_num_threads(1)
     if options.command == "apply":
         apply(files["moving"], files["reference"][0], chain, outputs, options.interpolation, options.fill)
@@ -232,9 +238,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif options.command == "jacobian":
         label = files["label"][0] if "label" in files else None
         jacobian(chain, files["reference"][0], outputs[0], options.log, label, options.spatial_dims)
+    elif options.command == "invert":
+        write_transform(chain.inverse(), outputs[0], Images(reference or images.moving, images.fixed), options.fsl)
     else:
-        chain = chain.inverse() if options.command == "invert" else chain
-        write_transform(chain, outputs[0], as_nifti(reference, "reference") if reference else None)
+        write_transform(chain, outputs[0], Images(reference or images.fixed, images.moving), options.fsl)
+
+
+def _images(files: Mapping[str, Sequence[Path]], reference: nib.Nifti1Image | None) -> Images:
+    """The images that were registered: those that are named, or those to which a transform is applied."""
+    if "images" in files:
+        fixed, moving = (as_nifti(file, "images") for file in files["images"])
+        return Images(fixed, moving)
+    return Images(reference, as_nifti(files["moving"][0], "moving") if "moving" in files else None)
 
 
 def _check_outputs(outputs: Sequence[Path], inputs: set[Path], options: argparse.Namespace) -> None:

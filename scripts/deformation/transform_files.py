@@ -1,4 +1,4 @@
-"""Transforms as files: ITK's affine maps, displacement fields and chains, and ddfs of MONAI."""
+"""Transforms as files, in the format that the name of a file says."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import SimpleITK as sitk
 import torch
 
 from ..images.alignment import RAS_TO_LPS
+from ..images.loading import open_nifti
 from ..support.errors import InputError
 from ..support.files import replace_file, user_path
+from .foreign_formats import FSL_FIELDS, Images, read_foreign, read_fsl_field, write_foreign, write_fsl
 from .formats import ddf_to_itk, read_vectors
 from .transforms import Affine, Chain, Displacement, Transform, ddf_on_grid
 
@@ -19,36 +21,48 @@ __all__ = ["read_transform", "write_transform"]
 
 FLIP = torch.diag(torch.tensor([*RAS_TO_LPS, 1.0], dtype=torch.float64))
 FIELDS = (".nii", ".nii.gz")
-ITK = (".tfm", ".txt", ".mat", ".h5", ".hdf5", ".xfm")
-WRITTEN = (*FIELDS, ".tfm", ".txt", ".mat", ".h5", ".pt")
+ITK = (".tfm", ".txt", ".mat", ".h5")
+FOREIGN = (".lta", ".1D", ".x5", ".npz")
+WRITTEN = (*FIELDS, *ITK, *FOREIGN, ".pt")
 
 
-def read_transform(path: str | Path, role: str = "transform") -> Chain:
-    """Read a transform, from the fixed to the moving world, as ITK, ANTs, Greedy and this bundle write it.
+def read_transform(path: str | Path, role: str = "transform", images: Images | None = None) -> Chain:
+    """Read a transform from the fixed to the moving world.
 
     Args:
-        path: ``.nii`` or ``.nii.gz`` with displacements in millimetres; or ``.tfm``, ``.txt``, ``.mat``, ``.h5`` with
-            affine maps, displacement fields, and composites of them.
+        path: ``.nii`` or ``.nii.gz`` with displacements of ITK, ANTs, Greedy, AFNI or fnirt; ``.tfm``, ``.txt``,
+            ``.mat`` or ``.h5`` of ITK with affine maps, displacement fields and composites of them; ``.mat`` of flirt;
+            ``.lta``, ``.1D``, affine ``.x5``; ``.npz`` of Learn2Reg.
         role: what the file is, for messages.
+        images: the registered images, which the formats of FSL and Learn2Reg need, and AFNI's for oblique images.
 
     Raises:
         InputError: when the file is not such a transform.
     """
-    path = user_path(path, role)
+    path, images = user_path(path, role), images or Images()
+    name = f"{role}: {path}"
     if path.name.endswith(FIELDS):
+        image = open_nifti(path, role)
+        if int(image.header["intent_code"]) in FSL_FIELDS:
+            return read_fsl_field(image, name, images)
         vectors, affine = read_vectors(path, role)
         full = torch.zeros(3, *vectors.shape[1:])
         full[: len(vectors)] = vectors
         return Chain([Displacement(full, affine)])
-    if not path.name.endswith(ITK):
-        raise InputError(f"{role}: {path} is not named as a transform: expected one of {', '.join((*FIELDS, *ITK))}.")
+    if path.suffix not in (*ITK, *FOREIGN):
+        expected = ", ".join((*FIELDS, *ITK, *FOREIGN))
+        raise InputError(f"{name} is not named as a transform: expected one of {expected}.")
     if not path.is_file():
-        raise InputError(f"{role}: {path} does not exist: expected a file with a transform.")
+        raise InputError(f"{name} does not exist: expected a file with a transform.")
+    if path.suffix in FOREIGN:
+        return read_foreign(path, name, images)
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        raise InputError(f"{role}: {path} cannot be read as a transform of ITK.") from error
-    return Chain(_parts(transform, f"{role}: {path}"))
+        if path.suffix == ".mat":  # ITK's is binary, flirt's is text
+            return read_foreign(path, name, images)
+        raise InputError(f"{name} cannot be read as a transform of ITK.") from error
+    return Chain(_parts(transform, name))
 
 
 def _parts(transform: sitk.Transform, name: str) -> list[Transform]:
@@ -86,41 +100,50 @@ def _displacement(field: sitk.Image) -> Displacement:
     return Displacement((vectors * signs).float().contiguous(), FLIP @ affine)
 
 
-def write_transform(transform: Chain, path: str | Path, reference: nib.Nifti1Image | None) -> None:
+def write_transform(transform: Chain, path: str | Path, images: Images, fsl: bool = False) -> None:
     """Write a transform in the format that the name of the file says.
 
     Args:
         transform: the transform.
         path: ``.nii`` or ``.nii.gz`` for a displacement field of ITK (millimetres, LPS, intent 1007); ``.tfm``,
-            ``.txt`` or ``.mat`` for an affine map; ``.h5`` for either; ``.pt`` for a ddf as MONAI's ``Warp`` takes it:
-            in voxels, shape (3, X, Y, Z).
-        reference: image on whose grid a displacement is written; an affine map needs none.
+            ``.txt`` or ``.mat`` for an affine map; ``.h5`` for either; ``.lta``, ``.1D`` and ``.x5`` for affine maps;
+            ``.npz`` for Learn2Reg; ``.pt`` for a ddf as MONAI's ``Warp`` takes it: in voxels, shape (3, X, Y, Z).
+        images: the fixed image, on whose grid a displacement is written, and the moving one, which some formats need.
+        fsl: write ``.mat`` and ``.nii.gz`` as flirt and fnirt do.
 
     Raises:
-        InputError: when the name fits none of these, or a reference is missing.
+        InputError: when the name fits none of these, or an image is missing.
     """
     path = user_path(path, "output")
-    suffix = next((suffix for suffix in WRITTEN if path.name.endswith(suffix)), None)
-    if suffix is None:
+    if not path.name.endswith(WRITTEN):
         raise InputError(f"output: {path} is not named as a transform: expected one of {', '.join(WRITTEN)}.")
+    if fsl and not path.name.endswith((".mat", *FIELDS)):
+        raise InputError(f"output: {path} is not a format of FSL: expected .mat, .nii or .nii.gz.")
+    if fsl:
+        replace_file(path, lambda file: write_fsl(transform, file, images))
+    elif path.suffix in FOREIGN:
+        replace_file(path, lambda file: write_foreign(transform, file, images))
+    else:
+        _write_itk_or_monai(transform, path, images.fixed)
+
+
+def _write_itk_or_monai(transform: Chain, path: Path, reference: nib.Nifti1Image | None) -> None:
     affine = transform.as_affine()
-    if affine is not None and suffix not in (*FIELDS, ".pt"):
+    if affine is not None and path.suffix in ITK:
         replace_file(path, lambda file: sitk.WriteTransform(_to_itk(affine), str(file)))
         return
-    if suffix in (".tfm", ".txt", ".mat"):
+    if path.suffix in (".tfm", ".txt", ".mat"):
         raise InputError(f"output: {path} would hold an affine map, but the transform is a field: expected .nii.gz.")
     if reference is None:
         raise InputError(f"output: {path} holds a displacement: expected --reference, an image on whose grid it lies.")
-    shape = (*reference.shape, 1)[:3]
-    ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), shape)
-    if suffix == ".pt":
-        replace_file(path, lambda file: torch.save(ddf.float(), file))
-        return
+    ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), (*reference.shape, 1)[:3])
     image = ddf_to_itk(ddf.numpy(), reference)
-    if suffix in FIELDS:
+    if path.suffix == ".pt":
+        replace_file(path, lambda file: torch.save(ddf.float(), file))
+    elif path.suffix == ".h5":
+        replace_file(path, lambda file: sitk.WriteTransform(_field_to_itk(image), str(file)))
+    else:
         replace_file(path, lambda file: nib.save(image, file))
-        return
-    replace_file(path, lambda file: sitk.WriteTransform(_field_to_itk(image), str(file)))
 
 
 def _to_itk(affine: Affine) -> sitk.AffineTransform:
