@@ -261,7 +261,7 @@ def test_every_bad_input_ends_in_one_line_and_without_output(infer, samples, sav
         "cannot be read as NIfTI": {"moving": str(tmp_path / "cut.nii.gz")},
         "does not exist": {"moving": str(tmp_path / "none.nii.gz")},
         "4D image of shape (8, 8, 3, 2): expected 3D": {"moving": save("4d.nii", np.ones((8, 8, 3, 2)))},
-        "is constant": {"moving": save("constant.nii", np.ones((8, 8, 3)))},
+        "is constant": {key: save(f"{key}.nii", np.ones((8, 8, 3))) for key in ("fixed", "moving")},
         "1 infinite values": {"moving": save("infinite.nii", bad_value)},
         "complex64": {"moving": save("complex.nii", np.ones((8, 8, 3), np.complex64))},
         "do not overlap": {"moving": save("far.nii", blobs((8, 8, 3)), np.diag([-1.0, 1, 8, 1]) * 1.0)},

@@ -39,7 +39,7 @@ class AlignWorldsd(Transform):
     Args:
         mode: ``world`` trusts the scanner coordinates of both files (the identity); ``centers`` moves the centre of the
             moving image to the centre of the fixed image, for crops whose origin means nothing; ``affine`` registers
-            them with :func:`find_affine`.
+            them with :func:`find_affine`, unless one of them is constant.
         keys: the images to align: ``moving`` and, where it is used on the same grid, ``label_moving``.
 
     Raises:
@@ -58,7 +58,7 @@ class AlignWorldsd(Transform):
         alignment = torch.eye(4, dtype=torch.float64)
         if self.mode == "centers":
             alignment[:3, 3] = _center(moving) - _center(fixed)
-        elif self.mode == "affine":
+        elif self.mode == "affine" and not any(image.min() == image.max() for image in (fixed, moving)):
             alignment = find_affine(fixed, moving)
         if _share_inside(fixed, moving, alignment) == 0:
             raise InputError(

@@ -18,6 +18,7 @@ from monai.utils import optional_import
 from ..support.errors import InputError
 from ..support.notices import warn
 from .alignment import one_itk_thread, to_itk
+from .intensities import tissue_floor
 from .synthesis import RandSynthesizeT1d
 
 __all__ = [
@@ -110,7 +111,7 @@ def skull_complaint(image: MetaTensor) -> str:
     The background must have one value, fill a good part of the volume, and make up nearly all of its border; the rest
     must have the volume of a brain.
     """
-    array = image.as_tensor()[0].cpu().numpy()
+    array = _without_padding(image)
     level, foreground = background(array)
     share = 1 - foreground.mean()
     if level == array.min() and share < MIN_BACKGROUND:
@@ -124,6 +125,10 @@ def skull_complaint(image: MetaTensor) -> str:
     if not BRAIN_LITRES[0] < litres < BRAIN_LITRES[1]:
         return f"{litres:.1f} litres are not background, expected {BRAIN_LITRES[0]} to {BRAIN_LITRES[1]}"
     return ""
+
+
+def _without_padding(image: MetaTensor) -> np.ndarray:
+    return image.as_tensor()[0].clamp(min=tissue_floor(image)).cpu().numpy()
 
 
 def background(array: np.ndarray) -> tuple[float, np.ndarray]:
@@ -171,7 +176,7 @@ def _blocks(image: MetaTensor) -> tuple[np.ndarray, np.ndarray]:
 
     Positions have shape (N, 3) and lie between -1 and 1.
     """
-    array = image.as_tensor()[0].cpu().numpy()
+    array = _without_padding(image)
     level, foreground = background(array)
     array = np.where(foreground, np.clip(array - level, 0, None), 0)
     size = [max(1, round(BLOCK_MM / float(s))) for s in image.pixdim]
@@ -213,7 +218,9 @@ def correct_bias(image: MetaTensor, spacing: float = 8.0) -> MetaTensor:
     if not HAS_SIMPLEITK:
         raise InputError("the bias correction needs SimpleITK, which is not installed: pip install SimpleITK.")
     values = image.as_tensor()
-    level, foreground = background(values[0].cpu().numpy())
+    level, foreground = background(_without_padding(image))
+    if not foreground.any():
+        return image
     inside = torch.from_numpy(foreground)[None] & (values > level)
     whole = to_itk(MetaTensor(torch.where(inside, values - level, 0), affine=image.affine))
     shrink = [max(1, min(round(spacing / s), n // 4)) for s, n in zip(whole.GetSpacing(), whole.GetSize())]

@@ -142,7 +142,7 @@ def read_nifti(source: Source, role: str, spatial_dims: int = 3, label: bool = F
         role: what the file is (``fixed``, ``label_moving``, ...), for messages.
         spatial_dims: of the network: 3 wants a volume, 2 a stack of slices (X, Y, Z) or one slice (X, Y), which
             becomes a stack of one.
-        label: whether whole numbers are wanted; an image must not be constant.
+        label: whether whole numbers are wanted.
 
     Returns:
         shape (1, X, Y, Z), with the affine (voxel to RAS millimetres) of the file, see :func:`itk_affine`: an image as
@@ -202,7 +202,7 @@ def _check_shape(data: np.ndarray, name: str, spatial_dims: int) -> None:
 
 
 def _image_values(data: np.ndarray, name: str) -> np.ndarray:
-    """Intensities in single precision, finite and not all the same; NaN, another tool's background, is the minimum."""
+    """Intensities in single precision, finite; NaN, another tool's background, is the minimum."""
     if data.dtype.kind == "f":
         missing = _count_missing(data, name)
         if missing == data.size:
@@ -211,12 +211,10 @@ def _image_values(data: np.ndarray, name: str) -> np.ndarray:
             warn(f"{name} holds {missing} NaN values ({missing / data.size:.1%}): taken as background.")
             data = np.where(np.isnan(data), np.nanmin(data), data)
     low, high = data.min(), data.max()
-    if low == high:
-        raise InputError(f"{name} is constant, every voxel is {low}: expected an image.")
-    if max(abs(float(low)), abs(float(high))) > LARGEST or float(high) - float(low) < 1 / LARGEST:
+    if max(abs(float(low)), abs(float(high))) > LARGEST or 0 < float(high) - float(low) < 1 / LARGEST:
         raise InputError(f"{name} holds values from {low:g} to {high:g}: expected a range between 1e-18 and 1e18.")
     result = np.ascontiguousarray(data, dtype=np.float32)
-    if result.min() == result.max():
+    if low != high and result.min() == result.max():
         raise InputError(f"{name} is constant in single precision, from {low} to {high}: expected an image.")
     return result
 

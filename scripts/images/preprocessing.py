@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from monai.transforms import (
@@ -12,21 +12,17 @@ from monai.transforms import (
     Orientationd,
     ResampleToMatchd,
     ResizeWithPadOrCropd,
-    ScaleIntensityRange,
-    ScaleIntensityRangePercentiles,
     Spacingd,
     Transform,
 )
 
-from ..support.errors import InputError
 from ..support.keys import IMAGES, LABELS
 from ..support.notices import collect_warnings
 from .alignment import AlignWorldsd
+from .intensities import ClampPaddingd, ScaleIntensitiesd
 from .loading import LoadPaird
 
-__all__ = ["PERCENTILES", "ScaleIntensitiesd", "preprocess_pair"]
-
-PERCENTILES = (1, 99)  # become 0 and 1 if there is no range of intensities
+__all__ = ["preprocess_pair"]
 
 
 def preprocess_pair(
@@ -55,6 +51,7 @@ def preprocess_pair(
         LoadPaird(spatial_dims),
         *native,
         *([] if labels_on_grid else [CopyItemsd(IMAGES, names=[f"native_{key}" for key in IMAGES])]),
+        *([ClampPaddingd()] if intensity_range is None else []),  # a range clips it anyway
         AlignWorldsd(alignment, keys=aligned),
         # a stack keeps its orientation: its slices must remain last
         *([Orientationd("fixed", axcodes="RAS", labels=None)] if spatial_dims == 3 else []),
@@ -78,47 +75,3 @@ class WithWarnings(Compose):
         with collect_warnings(texts):
             result = super().__call__(input_, *args, **kwargs)
         return {**result, "warnings": texts}
-
-
-class ScaleIntensitiesd(Transform):
-    """Clip ``fixed`` and ``moving`` to a range of intensities and scale it to [0, 1].
-
-    The range is added as ``intensity_range``, so that the measures of a result use the same one.
-
-    Args:
-        intensity_range: the intensities that become 0 and 1, such as a window of Hounsfield units; None means the
-            percentiles 1 and 99 of each image.
-
-    Raises:
-        InputError: when the range is not two increasing numbers.
-    """
-
-    def __init__(self, intensity_range: Sequence[float] | None = None) -> None:
-        self.intensity_range = check_range(intensity_range)
-        if self.intensity_range is None:
-            self.scale: Transform = ScaleIntensityRangePercentiles(*PERCENTILES, b_min=0, b_max=1, clip=True)
-        else:
-            self.scale = ScaleIntensityRange(*self.intensity_range, b_min=0, b_max=1, clip=True)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = {**data, "intensity_range": self.intensity_range}
-        for key in IMAGES:
-            result[key] = self.scale(data[key])
-        return result
-
-
-def check_range(intensity_range: Sequence[float] | None) -> tuple[float, float] | None:
-    """Return a range of intensities as two numbers, or None.
-
-    Raises:
-        InputError: when it is neither of them.
-    """
-    if intensity_range is None:
-        return None
-    try:
-        low, high = (float(value) for value in intensity_range)
-    except (TypeError, ValueError):
-        low, high = 0.0, 0.0
-    if not low < high:
-        raise InputError(f"intensity_range is {intensity_range}: expected two increasing numbers such as [-1000,400].")
-    return low, high

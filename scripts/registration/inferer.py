@@ -24,6 +24,8 @@ GIB = 2**30
 class RegistrationInferer(Inferer):
     """Run a registration network on volumes; a 2D network registers a stack slice by slice, as one batch.
 
+    A pair or slice in which one of the images is constant has nothing to register, and is not moved.
+
     Where the network says how much memory it will take (``evaluation_bytes``) and that is not there, the pairs or
     slices go in smaller batches, and a pair that is too large alone at half the resolution, with a warning.
 
@@ -58,9 +60,10 @@ class RegistrationInferer(Inferer):
         dtype = autocast_dtype(self.amp, image.device)
         with torch.autocast(image.device.type, dtype, enabled=dtype is not None):
             if image.ndim == self.spatial_dims + 2:
-                return register(image)
+                return _still_where_constant(register(image), image)
             batch, _, *plane, depth = image.shape
-            ddf = register(image.movedim(-1, 1).flatten(0, 1)).unflatten(0, (batch, depth)).movedim(1, -1)
+            slices = image.movedim(-1, 1).flatten(0, 1)
+            ddf = _still_where_constant(register(slices), slices).unflatten(0, (batch, depth)).movedim(1, -1)
             return torch.cat([ddf, ddf.new_zeros(batch, 1, *plane, depth)], dim=1)
 
     def _register(
@@ -84,3 +87,10 @@ class RegistrationInferer(Inferer):
             f"registered at half the resolution, {tuple(half)}."
         )
         return upsample(self._register(resize(pairs, half), network, estimate), size)
+
+
+def _still_where_constant(ddf: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
+    """Set the ddf (B, d, *spatial) of each pair (B, 2, *spatial) to 0 if one of its images has only one intensity."""
+    values = pairs.flatten(2)
+    constant = (values.amin(2) == values.amax(2)).any(1)
+    return torch.where(constant.view(-1, *[1] * (ddf.ndim - 1)), 0, ddf)

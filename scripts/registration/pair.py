@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
 from torch import nn
@@ -16,8 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..cohorts.tasks import find_task
 from ..deformation.formats import read_displacement
-from ..deformation.grid import to_native_ddf
+from ..deformation.grid import lengths_mm, to_native_ddf
 from ..images import preprocess_pair
+from ..images.alignment import grid_corners
 from ..images.loading import Source
 from ..networks import LNCC, Demons, GraDIRN, initialise
 from ..networks.similarity import Similarity
@@ -233,6 +235,9 @@ class Registration:
             inputs: the pair as it was given.
             data: the result of ``preprocessing``.
             ddf: shape (3, *spatial); None if the pair has ``displacement``.
+
+        Raises:
+            InputError: when the ddf is larger than the fixed image.
         """
         grid = data["native_fixed"].affine, data["native_fixed"].shape[1:]
         fields = {
@@ -243,6 +248,19 @@ class Registration:
         native = fields.get("displacement")
         if native is None:
             assert ddf is not None
+            _check_size(ddf, data["fixed"].affine, data["native_fixed"])
             native = to_native_ddf(ddf, data["fixed"].affine, *grid, data["alignment"])
         truth = fields.get("true_displacement")
         return RegisteredPair(inputs, data, native, self.spatial_dims, self.measure, self.weights, truth)
+
+
+def _check_size(ddf: torch.Tensor, affine: torch.Tensor, fixed: MetaTensor) -> None:
+    """Raise an :class:`InputError` if a ddf, on a grid with this affine, moves a point by more than the fixed image."""
+    corners = (fixed.affine.double() @ grid_corners(fixed))[:3]
+    extent = float((corners[:, -1] - corners[:, 0]).norm())
+    largest = float(lengths_mm(ddf, affine).max())
+    if largest > extent:
+        raise InputError(
+            f"fixed: {fixed.meta.get('filename_or_obj', 'the image in memory')}: the network gave a displacement of "
+            f"{largest:.0f} mm in an image of {extent:.0f} mm: expected images like those that it was trained on."
+        )

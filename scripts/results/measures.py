@@ -19,7 +19,7 @@ from ..deformation.jacobian import (
     non_diffeomorphic_volume,
     published_measures,
 )
-from ..images.preprocessing import PERCENTILES
+from ..images.intensities import find_range, tissue_floor
 from ..support.errors import InputError
 from ..support.notices import warn
 
@@ -120,10 +120,17 @@ def rescale(
     Args:
         image: an image of any shape.
         reference: the image as it was read, from which ``image`` was resampled.
-        intensity_range: the intensities that become 0 and 1; None means the percentiles 1 and 99 of the reference.
+        intensity_range: the intensities that become 0 and 1; None means those that :func:`find_range` finds in the
+            reference, without its padding.
+
+    Returns:
+        zeros if the reference has only one intensity.
     """
-    low, high = intensity_range or np.percentile(reference.numpy(), PERCENTILES)
-    return ((image - low) / max(high - low, 1e-9)).clamp(0, 1)
+    limits = intensity_range or find_range(reference.clamp(min=tissue_floor(reference)).numpy())
+    if limits is None:
+        return torch.zeros_like(image)
+    low, high = limits
+    return ((image - low) / (high - low)).clamp(0, 1)
 
 
 def end_point_error(
@@ -193,6 +200,7 @@ class MeasurePair:
     def __call__(self, pair: RegisteredPair) -> dict[str, Any]:
         fixed, ddf = _plain(pair.fixed)[0], _plain(pair.ddf)
         chosen = self._chosen_slices(fixed.shape[2])
+        fixed = fixed.clamp(min=tissue_floor(fixed))
         foreground = (fixed > fixed.min().item()) & chosen
         areas = {"whole_grid": chosen.expand_as(foreground), "foreground": foreground}
         metrics: dict[str, Any] = {**_similarity(pair, foreground), "folding": self._folding(pair, areas)}
@@ -275,12 +283,14 @@ def _plain(values: Any) -> torch.Tensor:
 
 
 def _similarity(pair: RegisteredPair, mask: torch.Tensor) -> dict[str, dict[str, float]]:
-    fixed, moving = _plain(pair.fixed)[0], _plain(pair.moving)
+    fixed, moving = _plain(pair.fixed)[0], _plain(pair.moving)[0]
+    fixed, floor = fixed.clamp(min=tissue_floor(fixed)), tissue_floor(moving)
     window = pair.intensity_range
     result: dict[str, dict[str, float]] = {"ncc": {}, "rmse": {}}
     for name, image in (("before", pair.resampled), ("after", pair.warped)):
-        result["ncc"][name] = pearson(fixed, _plain(image)[0], mask)
-        scaled = rescale(fixed, fixed, window), rescale(_plain(image)[0], moving, window)
+        tissue = _plain(image)[0].clamp(min=floor)
+        result["ncc"][name] = pearson(fixed, tissue, mask)
+        scaled = rescale(fixed, fixed, window), rescale(tissue, moving, window)
         result["rmse"][name] = rmse(*scaled, mask)
     return result
 

@@ -36,7 +36,10 @@ class Measured(Registration):
 
 
 def pair(name, value=1.0, **more):
-    return {"name": name, "image": torch.full((2, 4, 4, 4), float(value)), **more}
+    image = torch.full((2, 4, 4, 4), float(value))
+    image[..., :2] -= 0.5  # a constant image would not be moved
+    image[..., 2:] += 0.5
+    return {"name": name, "image": image, **more}
 
 
 def make(pairs, **options):

@@ -81,3 +81,19 @@ def test_the_estimate_counts_convolutions_or_an_interpolation():
     no_cnn = GraDIRN(3, regularizer=None).evaluation_bytes((10, 10, 10))
     assert no_cnn == 1000 * (4 * (2 + 9) + 3 * 12 + 2 * 8 + 4 * (8 * 3 + 6))
     assert GraDIRN(3, (1, 1, 0), (1, 1, 0)).evaluation_bytes((10, 10, 10)) == 1000 * (4 * (64 + 2 + 9)) // 8
+
+
+@torch.no_grad()
+def test_where_an_image_is_constant_nothing_moves():
+    image = torch.rand(2, 2, 6, 5, 4)
+    image[0, 0, :, :, 1] = 0.3  # the moving image of one slice
+    image[1, 1, :, :, 2] = 0  # the fixed one of another
+    ddf = RegistrationInferer(2)(image, Recorder())
+    expected = torch.ones(2, 3, 6, 5, 4)
+    expected[:, 2] = expected[0, :, :, :, 1] = expected[1, :, :, :, 2] = 0
+    assert torch.equal(ddf, expected)
+    image[1, 0] = 1
+    assert torch.equal(
+        RegistrationInferer(3)(image, Recorder()),
+        torch.tensor([1.0, 0]).view(2, 1, 1, 1, 1) * torch.ones(2, 3, 6, 5, 4),
+    )

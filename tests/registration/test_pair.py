@@ -46,7 +46,7 @@ def test_the_ddf_is_carried_from_the_networks_grid_to_the_fixed_one():
     # one voxel of 2 mm, flipped, is -2 voxels of 1 mm
     grid = meta(torch.zeros(3, 2, 2), shift=4.0, spacing=2.0)
     grid.affine[0, 0] = -2.0
-    pair = registration(1.0).register({}, read_pair(fixed=grid, image=torch.zeros(2, 3, 2, 2)))
+    pair = registration(1.0).register({}, read_pair(fixed=grid, image=torch.rand(2, 3, 2, 2)))
     assert pair.ddf[:, 2, 2, 1].tolist() == [-2, 0, 0]
     assert set(pair.seconds) == {"network", "native_grid"}
 
@@ -74,7 +74,32 @@ def test_a_network_in_training_is_in_training_again_afterwards():
 
 def test_a_displacement_that_is_not_finite_is_an_error():
     with pytest.raises(InputError, match="not finite: expected weights that fit"):
-        registration(float("nan")).predict(torch.zeros(2, 6, 4, 3))
+        registration(float("nan")).predict(torch.rand(2, 6, 4, 3))
+
+
+def test_a_displacement_larger_than_the_image_is_an_error():
+    image = meta(ramp((12, 4, 3)))  # 13 mm from corner to corner
+    data = {"native_fixed": image, "native_moving": image, "fixed": image, "alignment": IDENTITY}
+    data["image"] = torch.rand(2, 12, 4, 3)
+    assert registration(12.9).register({}, data).ddf[0].max() == pytest.approx(12.9)
+    with pytest.raises(
+        InputError, match="the image in memory: the network gave a displacement of 14 mm in an image of 13"
+    ):
+        registration(13.5).register({}, data)
+
+
+@pytest.mark.parametrize("constant", ["fixed", "moving"])
+@pytest.mark.parametrize("alignment", ["world", "affine"])
+def test_an_image_of_one_intensity_does_not_move(samples, tmp_path, constant, alignment):
+    files = crops(samples, second=327)
+    shape = nib.load(files["fixed"]).shape
+    files[constant] = nib.Nifti1Image(np.full(shape, 7.0, np.float32), nib.load(files["fixed"]).affine)
+    result = Registration.load("hippocampus", alignment=alignment)(**files)
+    assert (result.ddf == 0).all()
+    result.save(tmp_path)
+    warnings = load_json(tmp_path / "metrics.json")["warnings"]
+    assert warnings == [f"{constant}: the image in memory is constant where it is registered: nothing moves."]
+    assert torch.equal(result.label_warped, result.label_moving.float())
 
 
 def crops(samples, first=327, second=341):
@@ -163,7 +188,6 @@ def test_what_cannot_be_loaded_or_registered_is_named(samples):
         (np.zeros((8, 8, 8)), "moving is a ndarray: expected a path, a nibabel image, or a MetaTensor"),
         (torch.zeros(1, 8, 8, 8), r"moving is a Tensor of shape \(1, 8, 8, 8\): expected"),
         (meta(torch.zeros(8, 8, 8))[0], r"moving is a MetaTensor of shape \(8, 8, 8\): expected"),
-        (meta(torch.ones(8, 8, 8)), "moving: the image in memory is constant"),
     ):
         with pytest.raises(InputError, match=found):
             register(path, image)

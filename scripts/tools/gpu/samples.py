@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from ...images.preprocessing import PERCENTILES
+from ...images.intensities import PERCENTILES
 from ...images.synthesis import ANY_BRIGHTNESS, TISSUES, tissue_mean
 from ...networks.kernels.filters import gaussian
 from .tasks import Variation
