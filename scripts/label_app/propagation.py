@@ -38,7 +38,7 @@ class Propagation:
 
     Attributes:
         fixed: the fixed image as it was read, shape (X, Y, Z).
-        warped: the warped moving image, of the same shape, 0 outside the moving image.
+        warped: the warped moving image, of the same shape, its minimum outside the moving image.
         label: the warped moving label, of the same shape, whole numbers, 0 outside the moving image.
         similarity: normalised cross-correlation of both images, -1 to 1, where the fixed image is above its minimum.
         weight: squared local correlation of both images, from ``LEAST_WEIGHT`` to 1, of the same shape.

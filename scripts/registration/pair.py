@@ -25,6 +25,7 @@ from ..networks import LNCC, Demons, GraDIRN, initialise
 from ..networks.similarity import Similarity
 from ..results.measures import MeasurePair
 from ..results.registered import RegisteredPair
+from ..support.command_line import number
 from ..support.errors import InputError, unknown_option, unwrapped
 from ..support.files import user_path
 from ..support.fingerprint import fingerprint
@@ -52,6 +53,7 @@ class Registration:
         device: the device of the network.
         weights: file of the network's weights; its checksum is written with the results. None means no file.
         measure: computes the ``metrics`` of a result; by default those that ``inference.yaml`` writes.
+        fill: intensity of a warped image outside of the moving image; None means the minimum of the moving image.
 
     Example::
 
@@ -70,6 +72,7 @@ class Registration:
         device: torch.device | str = "cpu",
         weights: str | Path | None = None,
         measure: Callable[[RegisteredPair], dict[str, Any]] | None = None,
+        fill: float | None = None,
     ) -> None:
         self.network = network
         self.preprocessing = preprocessing
@@ -78,6 +81,7 @@ class Registration:
         self.weights = None if weights is None else user_path(weights, "weights")
         self.spatial_dims: int = inferer.spatial_dims  # type: ignore[attr-defined]
         self.measure = measure or MeasurePair(self.spatial_dims, inverse=True)
+        self.fill = None if fill is None else number("fill", fill)
 
     @classmethod
     def load(
@@ -167,7 +171,7 @@ class Registration:
     @cached_property
     def settings(self) -> str:
         """A text that changes with every option that can change a result."""
-        return fingerprint(self.network, self.preprocessing, self.inferer)
+        return fingerprint(self.network, self.preprocessing, self.inferer, self.fill)
 
     def __call__(
         self, fixed: Source, moving: Source, label_moving: Source | None = None, label_fixed: Source | None = None
@@ -251,7 +255,7 @@ class Registration:
             _check_size(ddf, data["fixed"].affine, data["native_fixed"])
             native = to_native_ddf(ddf, data["fixed"].affine, *grid, data["alignment"])
         truth = fields.get("true_displacement")
-        return RegisteredPair(inputs, data, native, self.spatial_dims, self.measure, self.weights, truth)
+        return RegisteredPair(inputs, data, native, self.spatial_dims, self.measure, self.weights, truth, self.fill)
 
 
 def _check_size(ddf: torch.Tensor, affine: torch.Tensor, fixed: MetaTensor) -> None:

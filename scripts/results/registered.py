@@ -39,6 +39,7 @@ class RegisteredPair:
         measure: from this object to its ``metrics``.
         weights: file of the network's weights; None where no weights were used.
         true_ddf: what the displacement should be, where it is known.
+        fill: the intensity outside of the moving image; None means its minimum.
 
     Attributes:
         fixed, moving: the images as read, each on its own grid.
@@ -59,6 +60,7 @@ class RegisteredPair:
         measure: Callable[[RegisteredPair], dict[str, Any]],
         weights: Path | None = None,
         true_ddf: torch.Tensor | None = None,
+        fill: float | None = None,
     ) -> None:
         self.inputs = dict(inputs)
         self.fixed: MetaTensor = data["native_fixed"]
@@ -71,6 +73,7 @@ class RegisteredPair:
         self.true_ddf = true_ddf
         self.spatial_dims = spatial_dims
         self.weights = weights
+        self.fill = fill
         self.warnings: list[str] = []
         self.settings: str | None = None
         self.seconds: dict[str, float] = {}
@@ -78,7 +81,7 @@ class RegisteredPair:
 
     @cached_property
     def warped(self) -> MetaTensor:
-        """The moving image, linearly interpolated; 0 outside of it."""
+        """The moving image, linearly interpolated; ``fill`` outside of it."""
         return self.carry(self.moving)
 
     @cached_property
@@ -89,7 +92,7 @@ class RegisteredPair:
     @cached_property
     def resampled(self) -> MetaTensor:
         """The moving image before the registration, with the alignment alone."""
-        return self._sample(self.moving, self._aligned_points(self.moving), "bilinear")
+        return self._sample(self.moving, self._aligned_points(self.moving))
 
     @cached_property
     def label_resampled(self) -> MetaTensor | None:
@@ -124,11 +127,12 @@ class RegisteredPair:
         return metrics
 
     def carry(self, image: MetaTensor, mode: str = "bilinear") -> MetaTensor:
-        """Bring any image or label of the moving subject to the fixed grid; 0 outside of it.
+        """Bring any image or label of the moving subject to the fixed grid.
 
         Args:
             image: shape (C, X, Y, Z) or (C, X, Y), on any grid in the moving image's world.
-            mode: ``bilinear``, or ``nearest`` for labels.
+            mode: ``bilinear``, with ``fill`` outside of the image, or its minimum; or ``nearest`` for labels, with 0
+                there.
 
         Returns:
             shape (C, X, Y, Z) of the fixed grid, in its own data type, with the fixed image's metadata and its own
@@ -155,11 +159,12 @@ class RegisteredPair:
         to_world = self.alignment @ self.fixed.affine.double()
         return apply_affine(torch.linalg.solve(image.affine.double(), to_world), lattice(self.fixed.shape[1:]))
 
-    def _sample(self, image: MetaTensor, points: torch.Tensor, mode: str) -> MetaTensor:
+    def _sample(self, image: MetaTensor, points: torch.Tensor, mode: str = "bilinear") -> MetaTensor:
         values = convert_to_tensor(image, track_meta=False).cpu()
         values = values.float() if values.is_floating_point() else values  # ids may be too large for float32
         values = values if values.ndim == 4 else values[..., None]
-        return self._on_fixed_grid(sample(values, points, mode, fill=0), image)
+        fill = 0.0 if mode == "nearest" else float(values.min()) if self.fill is None else self.fill
+        return self._on_fixed_grid(sample(values, points, mode, fill), image)
 
     def _on_fixed_grid(self, values: torch.Tensor, source: MetaTensor) -> MetaTensor:
         """Values with the fixed image's metadata, but the file name of their source, by which MONAI's writers go."""

@@ -38,7 +38,7 @@ def test_the_alignment_alone_is_the_state_before():
     data = read_pair(fixed=meta(ramp()), alignment=alignment, image=torch.zeros(2, 6, 4, 3))
     pair = registration().register({}, data)
     assert pair.ddf[:, 2, 2, 1].tolist() == [1, 0, 0]
-    assert along_the_first_axis(pair.resampled) == [2, 3, 4, 5, 6, 0]
+    assert along_the_first_axis(pair.resampled) == [2, 3, 4, 5, 6, 1]  # outside is the minimum
     torch.testing.assert_close(pair.warped, pair.resampled)
 
 
@@ -75,6 +75,16 @@ def test_a_network_in_training_is_in_training_again_afterwards():
 def test_a_displacement_that_is_not_finite_is_an_error():
     with pytest.raises(InputError, match="not finite: expected weights that fit"):
         registration(float("nan")).predict(torch.rand(2, 6, 4, 3))
+
+
+def test_the_fill_is_an_option_that_changes_the_results():
+    filled = [Registration(Shift((3.0, 0, 0)), dict, RegistrationInferer(3), fill=fill) for fill in (None, -1000, 7)]
+    data = read_pair(fixed=meta(ramp()), image=torch.rand(2, 6, 4, 3))
+    warped = [along_the_first_axis(register.register({}, data).warped) for register in filled]
+    assert warped == [[4, 5, 6, 1, 1, 1], [4, 5, 6, -1000, -1000, -1000], [4, 5, 6, 7, 7, 7]]
+    assert len({register.settings for register in filled}) == 3
+    with pytest.raises(InputError, match="--fill is 'air': expected a number"):
+        Registration.load("cardiac", fill="air")
 
 
 def test_a_displacement_larger_than_the_image_is_an_error():

@@ -32,14 +32,24 @@ def along_the_first_axis(image):
     return image[0, :, 0, 0].tolist()
 
 
-def test_moving_is_sampled_through_both_affines_and_is_0_outside():
+def test_moving_is_sampled_through_both_affines_and_is_its_minimum_outside():
     # moving voxel = fixed voxel - 2 (its origin lies at 2 mm); the displacement adds 1.5 along the first axis
     moving, label = meta(ramp(), shift=2.0), meta((ramp() > 3).float(), shift=2.0)
     pair = registered(read_pair(native_moving=moving, label_moving=label), shift(1.5))
-    assert along_the_first_axis(pair.resampled) == [0, 0, 1, 2, 3, 4]
+    assert along_the_first_axis(pair.resampled) == [1, 1, 1, 2, 3, 4]
     # fixed voxels 0..5 look at moving voxels -0.5..4.5; half a voxel outside still is the border's value
     assert along_the_first_axis(pair.warped) == [1, 1.5, 2.5, 3.5, 4.5, 5.5]
     assert along_the_first_axis(pair.label_resampled) == [0, 0, 0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("fill", [-1000.0, 0.0])
+def test_outside_of_the_moving_image_is_the_fill_but_labels_are_0_there(fill):
+    moving, label = meta(ramp(), shift=2.0), meta(ramp(), shift=2.0)
+    data = read_pair(native_moving=moving, label_moving=label)
+    pair = RegisteredPair({}, data, shift(0.0), 3, MeasurePair(3), fill=fill)
+    for image in (pair.resampled, pair.warped, pair.carry(moving)):
+        assert along_the_first_axis(image) == [fill, fill, 1, 2, 3, 4]
+    assert along_the_first_axis(pair.label_warped) == [0, 0, 1, 2, 3, 4]
 
 
 def test_any_image_of_the_moving_world_is_carried_along():
