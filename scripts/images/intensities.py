@@ -17,9 +17,10 @@ from ..support.errors import InputError
 from ..support.keys import IMAGES
 from ..support.notices import warn
 
-__all__ = ["PERCENTILES", "ClampPaddingd", "ScaleIntensitiesd", "find_range", "tissue_floor"]
+__all__ = ["CONTRAST", "PERCENTILES", "ClampPaddingd", "ScaleIntensitiesd", "find_range", "tissue_floor"]
 
 PERCENTILES = (1, 99)  # become 0 and 1 if there is no range of intensities
+CONTRAST = 1e-3  # range within [0, 1] in which there is nothing to register, less than a step of 8 bits
 DUST = 1e-6  # as a fraction of all intensities of an image: a difference that is none
 PADDED = 0.01  # smallest fraction of the voxels that a padding fills; less does not reach the percentiles
 FLAT = 1e-3  # as a fraction of all intensities: what a spline leaves of the edge of a padding some voxels away
@@ -116,7 +117,7 @@ class ScaleIntensitiesd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         scaled: dict[Hashable, Any] = {key: self._scale(data[key]) for key in IMAGES}
-        constant = [_name(key, data[key]) for key in IMAGES if scaled[key].min() == scaled[key].max()]
+        constant = [_name(key, data[key]) for key in IMAGES if scaled[key].max() - scaled[key].min() <= CONTRAST]
         if len(constant) == len(IMAGES):
             raise InputError(f"{' and '.join(constant)}: each is constant {self._where()}: expected images.")
         for name in constant:

@@ -19,6 +19,7 @@ from monai.transforms import (
 from ..support.keys import IMAGES, LABELS
 from ..support.notices import collect_warnings
 from .alignment import AlignWorldsd
+from .blank import BLANK, ClearBlankSlicesd, FindBlankSlicesd
 from .intensities import ClampPaddingd, ScaleIntensitiesd
 from .loading import LoadPaird
 
@@ -52,13 +53,16 @@ def preprocess_pair(
         *native,
         *([] if labels_on_grid else [CopyItemsd(IMAGES, names=[f"native_{key}" for key in IMAGES])]),
         *([ClampPaddingd()] if intensity_range is None else []),  # a range clips it anyway
-        AlignWorldsd(alignment, keys=aligned),
+        FindBlankSlicesd(spatial_dims),
+        AlignWorldsd(alignment, keys=[*aligned, "blank_moving"]),
         # a stack keeps its orientation: its slices must remain last
         *([Orientationd("fixed", axcodes="RAS", labels=None)] if spatial_dims == 3 else []),
         Spacingd("fixed", pixdim=spacing),
         ResizeWithPadOrCropd("fixed", spatial_size=spatial_size, mode="edge"),
         ResampleToMatchd("moving", key_dst="fixed", padding_mode="border"),
+        ResampleToMatchd(BLANK, key_dst="fixed", padding_mode="border", allow_missing_keys=True),
         ScaleIntensitiesd(intensity_range),
+        ClearBlankSlicesd(),
     ]
     if labels_on_grid:
         transforms.append(

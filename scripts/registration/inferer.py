@@ -10,6 +10,7 @@ import torch
 from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 
+from ..images.intensities import CONTRAST
 from ..networks.kernels.memory import available_memory
 from ..networks.kernels.precision import autocast_dtype
 from ..networks.kernels.sampling import resize, upsample
@@ -90,7 +91,7 @@ class RegistrationInferer(Inferer):
 
 
 def _still_where_constant(ddf: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-    """Set the ddf (B, d, *spatial) of each pair (B, 2, *spatial) to 0 if one of its images has only one intensity."""
+    """Set the ddf (B, d, *spatial) of each pair (B, 2, *spatial) to 0 if one of its images is constant."""
     values = pairs.flatten(2)
-    constant = (values.amin(2) == values.amax(2)).any(1)
+    constant = (values.amax(2) - values.amin(2) <= CONTRAST).any(1)
     return torch.where(constant.view(-1, *[1] * (ddf.ndim - 1)), 0, ddf)
