@@ -11,6 +11,7 @@ from monai.utils import convert_to_tensor
 
 from ..support.keys import IMAGES
 from ..support.notices import warn
+from .intensities import DUST
 
 __all__ = ["BLANK", "ClearBlankSlicesd", "FindBlankSlicesd", "blank_slices", "fill_slices"]
 
@@ -79,7 +80,8 @@ def blank_slices(image: torch.Tensor, axis: int, outer: bool) -> list[int]:
         outer: whether those count, too, that lie before the first or after the last slice of several intensities.
     """
     slices = convert_to_tensor(image, track_meta=False)[0].movedim(axis, 0).flatten(1)
-    blank = slices.amin(1) == slices.amax(1)
+    low, high = slices.amin(1), slices.amax(1)
+    blank = high - low <= DUST * torch.maximum(low.abs(), high.abs())
     seen = (~blank).nonzero().flatten().tolist()
     if not seen:
         return []

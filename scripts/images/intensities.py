@@ -17,11 +17,11 @@ from ..support.errors import InputError
 from ..support.keys import IMAGES
 from ..support.notices import warn
 
-__all__ = ["CONTRAST", "PERCENTILES", "ClampPaddingd", "ScaleIntensitiesd", "find_range", "tissue_floor"]
+__all__ = ["CONTRAST", "DUST", "PERCENTILES", "ClampPaddingd", "ScaleIntensitiesd", "find_range", "tissue_floor"]
 
 PERCENTILES = (1, 99)  # become 0 and 1 if there is no range of intensities
 CONTRAST = 1e-3  # range within [0, 1] in which there is nothing to register, less than a step of 8 bits
-DUST = 1e-6  # as a fraction of all intensities of an image: a difference that is none
+DUST = 3e-7  # as a fraction of an intensity: what an interpolation adds to it
 PADDED = 0.01  # smallest fraction of the voxels that a padding fills; less does not reach the percentiles
 FLAT = 1e-3  # as a fraction of all intensities: what a spline leaves of the edge of a padding some voxels away
 BOTTOM = 0.25  # part of the range of intensities where padding lies
@@ -39,7 +39,7 @@ def find_range(values: np.ndarray | torch.Tensor) -> tuple[Any, Any] | None:
         values: an image of any shape.
     """
     low, high = percentile(values, PERCENTILES)  # type: ignore[misc]
-    dust = DUST * (values.max() - values.min())
+    dust = DUST * max(abs(low), abs(high))
     if high - low > dust:
         return low, high
     others = values[abs(values - low) > dust]
@@ -72,9 +72,10 @@ def tissue_floor(image: torch.Tensor) -> float:
     padding, reach = np.median(bottom), FLAT * (highest - lowest)
     if (abs(bottom - padding) <= reach).mean() < 0.5:
         return -np.inf
-    near = maximum_filter(values <= padding + reach, BLURRED)
-    tissue = values[~near]
-    darkest = float(np.percentile(tissue, PERCENTILES[0])) if len(tissue) else padding
+    padded = values <= padding + reach
+    near = maximum_filter(padded, BLURRED)
+    tissue = values[~(padded if near.all() else near)]
+    darkest = float(np.percentile(tissue, PERCENTILES[0]))
     is_far = darkest - padding > FAR_BELOW * (highest - darkest) > 0
     return min(0.0, darkest) if is_far else -np.inf
 

@@ -76,6 +76,17 @@ def test_a_small_object_is_scaled_in_any_unit_and_so_is_a_small_hole(unit):
     torch.testing.assert_close(rescale(small * unit, small * unit), scaled["fixed"][0].as_tensor())
 
 
+def test_what_differs_by_rounding_is_one_intensity_and_one_wild_voxel_changes_nothing():
+    small = torch.full(SHAPE, 37.0)
+    small[::2] += 4e-6  # the next number in single precision
+    small[4:6, 4:6, 4:6] = 100
+    assert [float(limit) for limit in find_range(small)] == pytest.approx([37, 100])
+    image = torch.from_numpy(blobs(SHAPE).astype(np.float32))
+    low, high = find_range(image)
+    image[0, 0, 0] = 1e10
+    assert find_range(image) == (pytest.approx(low, abs=5), pytest.approx(high, abs=5))
+
+
 def test_an_image_of_one_intensity_is_named_and_two_are_an_error(caplog):
     one, other = meta(torch.full(SHAPE, 7.0)), meta(torch.from_numpy(blobs(SHAPE)))
     assert find_range(one) is None
@@ -110,6 +121,12 @@ def test_padding_is_background(value):
     assert tissue_floor(torch.from_numpy(padded(image, value))) == 0
     hounsfield = image - 500  # percentile 1 is about -500
     assert -500 < tissue_floor(torch.from_numpy(padded(hounsfield, value - 1000))) < -300
+
+
+def test_a_padded_slice_is_background_though_all_others_are_close_to_it():
+    image = blobs((20, 24, 5)).astype(np.float32)
+    image[..., 2] = -2000
+    assert tissue_floor(torch.from_numpy(image)) == 0
 
 
 @pytest.mark.parametrize("order", [1, 3])
