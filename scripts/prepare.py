@@ -25,6 +25,7 @@ from monai.data import MetaTensor
 from .deformation.grid import apply_affine, lattice, sample
 from .images.alignment import find_affine
 from .images.brains import check_brain, correct_bias
+from .images.intensities import clamp_padding
 from .images.loading import check_same_grid, open_nifti, read_nifti
 from .images.synthesis import paint_t1, without_extracerebral
 from .support.command_line import report_in_one_line
@@ -68,7 +69,7 @@ class Target:
         if spacing <= 0 or min(spatial_size) < 1:
             raise InputError(f"--spacing {spacing:g} and --spatial_size {spatial_size}: expected numbers above 0.")
         mni = template == "mni152"
-        image = _mni152() if mni else _background_at_zero(read_nifti(template, "template"))
+        image = _mni152() if mni else _background_at_zero(read_nifti(template, "template"), "template")
         center = torch.tensor(MNI152_CENTER) if mni else _brain_center(image)
         affine = torch.diag(torch.tensor([spacing, spacing, spacing, 1.0], dtype=torch.float64))
         affine[:3, 3] = center - spacing * (torch.tensor(spatial_size) - 1) / 2
@@ -163,7 +164,7 @@ def _read(folder: Path) -> dict[str, MetaTensor]:
     paths = {file: folder / file for file in FILES if (folder / file).is_file()}
     volumes = {file: read_nifti(path, file.partition(".")[0], label=file == LABEL) for file, path in paths.items()}
     if IMAGE in volumes:
-        volumes[IMAGE] = _background_at_zero(volumes[IMAGE])
+        volumes[IMAGE] = _background_at_zero(volumes[IMAGE], "t1")
     if LABEL in volumes:
         whole, brain = volumes[LABEL], without_extracerebral(volumes[LABEL])
         if IMAGE in volumes:
@@ -235,8 +236,10 @@ def _mni152() -> MetaTensor:
     return MetaTensor(brain[None], affine=affine, meta={"filename_or_obj": "mni152"})
 
 
-def _background_at_zero(image: MetaTensor) -> MetaTensor:
-    values = image.as_tensor()
+def _background_at_zero(image: MetaTensor, role: str) -> MetaTensor:
+    values = clamp_padding(image, role).as_tensor()
+    if values.min() == values.max():
+        raise InputError(f"{role}: {image.meta['filename_or_obj']} is constant: expected an image.")
     return MetaTensor(values - values.min(), meta=image.meta)
 
 

@@ -63,6 +63,22 @@ def test_image_and_label_are_sampled_once_where_the_affine_says(subject, tmp_pat
     assert set(np.unique(label)) <= {0, 2, 41}
 
 
+def test_padding_is_background_and_a_constant_image_is_an_error(save, tmp_path, caplog):
+    image = blobs((20, 20, 20)).astype(np.int16)
+    corner = np.indices(image.shape).sum(0) < 15
+    for name, values in (("zero", np.where(corner, 0, image)), ("padded", np.where(corner, -2000, image))):
+        save(f"data/{name}/t1.nii.gz", values.astype(np.int16))
+    target = small_target((20, 20, 20), 1.0)
+    zero, padded = (
+        prepare_subject(tmp_path / "data" / name, target, affine=False)["t1.nii.gz"] for name in ("zero", "padded")
+    )
+    assert torch.equal(zero, padded)
+    assert "t1.nii.gz is padded with -2000" in caplog.text
+    save("data/constant/t1.nii.gz", np.full_like(image, 7))
+    with pytest.raises(InputError, match="^t1: .*constant/t1.nii.gz is constant: expected an image"):
+        prepare_subject(tmp_path / "data" / "constant", target, affine=False)
+
+
 def test_an_image_is_cut_where_its_label_map_says_skin(subject, tmp_path):
     results = prepare_subject(tmp_path / "data" / "a", small_target((20, 20, 20), 1.0), affine=False)
     # no affine: world x = 3 is voxel 27, which is skin; x = 10 is voxel 20, which is brain

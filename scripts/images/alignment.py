@@ -15,6 +15,7 @@ from monai.transforms import Transform
 from monai.utils import ensure_tuple, optional_import
 
 from ..support.errors import InputError
+from .intensities import tissue_floor
 
 __all__ = ["RAS_TO_LPS", "AlignWorldsd", "find_affine", "grid_corners", "one_itk_thread", "to_itk"]
 
@@ -88,7 +89,7 @@ def find_affine(fixed: MetaTensor, moving: MetaTensor) -> torch.Tensor:
         the map from the fixed to the moving world (pull-back), RAS millimetres, shape (4, 4), float64.
 
     Raises:
-        InputError: when a volume is too thin, the registration fails, or its result cannot be right.
+        InputError: when a volume is too thin or constant, the registration fails, or its result cannot be right.
     """
     if not HAS_SIMPLEITK:
         raise InputError("an affine alignment needs SimpleITK, which is not installed: pip install SimpleITK.")
@@ -98,6 +99,8 @@ def find_affine(fixed: MetaTensor, moving: MetaTensor) -> torch.Tensor:
             f"{names} have the shapes {tuple(fixed.shape[1:])} and {tuple(moving.shape[1:])}: "
             "expected at least 4 voxels along every axis for an affine alignment."
         )
+    if any(image.min() == image.max() for image in (fixed, moving)):
+        raise InputError(f"{names}: one of them is constant: expected images for an affine alignment.")
     try:
         with one_itk_thread():
             alignment = _register(fixed, moving)
@@ -227,8 +230,9 @@ def to_itk(image: MetaTensor) -> Any:
 
 
 def _for_matching(image: MetaTensor) -> Any:
-    """Convert to a SimpleITK image whose values start at 0, with the brightest 0.5 % of the object clipped."""
-    values = image.as_tensor().cpu().float()
+    """Convert to a SimpleITK image whose values start at 0, with the brightest 0.5 % of the object clipped, and its
+    padding."""
+    values = image.as_tensor().cpu().float().clamp(min=tissue_floor(image))
     values = values - values.min()
     brightest = np.percentile(values[values > 0].numpy(), 99.5)
     return to_itk(MetaTensor(values.clamp(max=float(brightest)), affine=image.affine))

@@ -17,7 +17,16 @@ from ..support.errors import InputError
 from ..support.keys import IMAGES
 from ..support.notices import warn
 
-__all__ = ["CONTRAST", "DUST", "PERCENTILES", "ClampPaddingd", "ScaleIntensitiesd", "find_range", "tissue_floor"]
+__all__ = [
+    "CONTRAST",
+    "DUST",
+    "PERCENTILES",
+    "ClampPaddingd",
+    "ScaleIntensitiesd",
+    "clamp_padding",
+    "find_range",
+    "tissue_floor",
+]
 
 PERCENTILES = (1, 99)  # become 0 and 1 if there is no range of intensities
 CONTRAST = 1e-3  # range within [0, 1] in which there is nothing to register, less than a step of 8 bits
@@ -81,22 +90,27 @@ def tissue_floor(image: torch.Tensor) -> float:
 
 
 class ClampPaddingd(Transform):
-    """Raise padding far below the tissue of ``fixed`` and ``moving`` to the lowest intensity of the tissue.
+    """Raise padding far below the tissue of ``fixed`` and ``moving``, see :func:`clamp_padding`.
 
-    It would decide the percentiles, and all tissue would look the same. See :func:`tissue_floor`; other images stay as
-    they are.
+    It would decide the percentiles, and all tissue would look the same. Other images stay as they are.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in IMAGES:
-            image = data[key]
-            floor = tissue_floor(image)
-            if floor > -np.inf:
-                value = float(image.min())
-                warn(f"{_name(key, image)} is padded with {value:g}, far below its tissue: taken as background.")
-                result[key] = image.clamp(min=floor)
-        return result
+        return {**data, **{key: clamp_padding(data[key], key) for key in IMAGES}}
+
+
+def clamp_padding(image: MetaTensor, role: str) -> MetaTensor:
+    """Raise padding far below the tissue of an image, shape (1, X, Y, Z), see :func:`tissue_floor`, with a warning.
+
+    Args:
+        image: the image, with the name of its file in ``meta["filename_or_obj"]``.
+        role: what the image is (``fixed``, ...), for the warning.
+    """
+    floor = tissue_floor(image)
+    if floor == -np.inf:
+        return image
+    warn(f"{_name(role, image)} is padded with {float(image.min()):g}, far below its tissue: taken as background.")
+    return cast(MetaTensor, image.clamp(min=floor))
 
 
 class ScaleIntensitiesd(Transform):

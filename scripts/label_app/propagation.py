@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ class Propagation:
         fixed: the fixed image as it was read, shape (X, Y, Z).
         warped: the warped moving image, of the same shape, its minimum outside the moving image.
         label: the warped moving label, of the same shape, whole numbers, 0 outside the moving image.
-        similarity: normalised cross-correlation of both images, -1 to 1, where the fixed image is above its minimum.
+        similarity: normalised cross-correlation of both images, -1 to 1, where the fixed image is above its minimum;
+            0 if one of them is constant.
         weight: squared local correlation of both images, from ``LEAST_WEIGHT`` to 1, of the same shape.
     """
 
@@ -97,7 +99,8 @@ class Propagator:
 
 
 def _similarity(fixed: torch.Tensor, warped: torch.Tensor) -> float:
-    return pearson(fixed, warped, fixed > fixed.min())
+    value = pearson(fixed, warped, fixed > fixed.min())
+    return 0.0 if math.isnan(value) else value
 
 
 def fuse(labels: Sequence[torch.Tensor], weights: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

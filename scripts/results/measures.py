@@ -19,7 +19,7 @@ from ..deformation.jacobian import (
     non_diffeomorphic_volume,
     published_measures,
 )
-from ..images.intensities import find_range, tissue_floor
+from ..images.intensities import DUST, find_range, tissue_floor
 from ..support.errors import InputError
 from ..support.notices import warn
 
@@ -102,7 +102,7 @@ def surface_distances(
 def pearson(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
     """Return the Pearson correlation of two images where the mask is true; NaN where it is not defined."""
     a, b = first[mask].double().numpy(), second[mask].double().numpy()
-    if len(a) < 2 or a.std() == 0 or b.std() == 0:
+    if len(a) < 2 or any(values.std() <= DUST * abs(values).max() for values in (a, b)):
         return NAN
     return float(np.corrcoef(a, b)[0, 1])
 

@@ -153,6 +153,13 @@ def test_what_cannot_be_registered_names_both_files(save):
         AlignWorldsd("affine")(thin)
 
 
+def test_a_constant_image_cannot_be_matched_and_stays(save):
+    data = LoadPaird(3)({**pair(save), "moving": save("c.nii", np.ones((10, 10, 10)))})
+    with pytest.raises(InputError, match="c.nii: one of them is constant: expected images for an affine alignment"):
+        find_affine(data["fixed"], data["moving"])
+    assert torch.equal(AlignWorldsd("affine")(data)["alignment"], torch.eye(4, dtype=torch.float64))
+
+
 def test_a_failure_inside_simpleitk_is_one_line(save, monkeypatch):
     def fail(*_):
         raise RuntimeError(

@@ -41,6 +41,15 @@ def test_labels_are_named_in_the_order_of_their_values_and_only_those_that_are_t
     assert list(names.items()) == [("LV", 1), ("label 2", 2), ("RV", 7)]
 
 
+def test_an_image_of_one_intensity_has_no_similarity(save):
+    fixed = SAMPLES / "hippocampus" / "hippocampus_327"
+    original = nib.load(fixed / "t1.nii.gz")
+    constant = save("constant.nii.gz", np.full(original.shape, 7.0, np.float32), original.affine)
+    found = Propagator("hippocampus")(fixed / "t1.nii.gz", constant, fixed / "seg.nii.gz")
+    assert found.similarity == 0
+    assert torch.isfinite(found.weight).all()
+
+
 def test_a_label_is_carried_as_the_images_are_registered():
     fixed, moving = (SAMPLES / "hippocampus" / f"hippocampus_{number}" for number in (327, 341))
     truth = read_nifti(fixed / "seg.nii.gz", "label", label=True)[0]
