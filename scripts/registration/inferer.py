@@ -25,7 +25,7 @@ GIB = 2**30
 class RegistrationInferer(Inferer):
     """Run a registration network on volumes; a 2D network registers a stack slice by slice, as one batch.
 
-    A pair or slice in which one of the images is constant has nothing to register, and is not moved.
+    In evaluation, a pair or slice in which one of the images is constant is not moved.
 
     Where the network says how much memory it will take (``evaluation_bytes``) and that is not there, the pairs or
     slices go in smaller batches, and a pair that is too large alone at half the resolution, with a warning.
@@ -92,6 +92,8 @@ class RegistrationInferer(Inferer):
 
 def _still_where_constant(ddf: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
     """Set the ddf (B, d, *spatial) of each pair (B, 2, *spatial) to 0 if one of its images is constant."""
+    if torch.is_grad_enabled():  # a network in training may return more than a ddf
+        return ddf
     values = pairs.flatten(2)
     constant = (values.amax(2) - values.amin(2) <= CONTRAST).any(1)
     return torch.where(constant.view(-1, *[1] * (ddf.ndim - 1)), 0, ddf)

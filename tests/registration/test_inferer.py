@@ -84,6 +84,7 @@ def test_the_estimate_counts_convolutions_or_an_interpolation():
 
 
 @torch.no_grad()
+@torch.no_grad()
 def test_where_an_image_is_constant_nothing_moves():
     image = torch.rand(2, 2, 6, 5, 4)
     image[0, 0, :, :, 1] = 0.3  # the moving image of one slice
