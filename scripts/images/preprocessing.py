@@ -11,8 +11,6 @@ from monai.transforms import (
     CopyItemsd,
     Orientationd,
     ResampleToMatchd,
-    ResizeWithPadOrCropd,
-    Spacingd,
     Transform,
 )
 
@@ -20,6 +18,7 @@ from ..support.keys import IMAGES, LABELS
 from ..support.notices import collect_warnings
 from .alignment import AlignWorldsd
 from .blank import BLANK, ClearBlankSlicesd, FindBlankSlicesd
+from .field_of_view import ResampleToGridd
 from .intensities import ClampPaddingd, ScaleIntensitiesd
 from .loading import LoadPaird
 
@@ -57,8 +56,7 @@ def preprocess_pair(
         AlignWorldsd(alignment, keys=[*aligned, "blank_moving"]),
         # a stack keeps its orientation: its slices must remain last
         *([Orientationd("fixed", axcodes="RAS", labels=None)] if spatial_dims == 3 else []),
-        Spacingd("fixed", pixdim=spacing),
-        ResizeWithPadOrCropd("fixed", spatial_size=spatial_size, mode="edge"),
+        ResampleToGridd(spatial_dims, spacing, spatial_size),
         ResampleToMatchd("moving", key_dst="fixed", padding_mode="border"),
         ResampleToMatchd(BLANK, key_dst="fixed", padding_mode="border", allow_missing_keys=True),
         ScaleIntensitiesd(intensity_range),
