@@ -12,7 +12,8 @@ import torch
 from ..images.alignment import RAS_TO_LPS
 from ..images.loading import open_nifti, read_voxels
 from ..support.errors import InputError
-from .grid import apply_affine, lattice, sample
+from .grid import apply_affine, lattice, sample_grid
+from .slabs import slabs
 
 __all__ = ["ddf_to_itk", "image_like", "label_type", "read_displacement", "read_vectors"]
 
@@ -33,9 +34,11 @@ def ddf_to_itk(ddf: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
         an image of shape (X, Y, Z, 1, 3), or (X, Y, 1, 1, 2).
     """
     linear = reference.affine[:3, :3]
-    vectors = np.einsum("ij,jxyz->xyzi", linear, ddf) * RAS_TO_LPS
+    vectors = np.empty((*ddf.shape[1:], 3), np.float32)
+    for rows in slabs(ddf.shape[1:]):
+        vectors[rows] = np.einsum("ij,jxyz->xyzi", linear, ddf[:, rows]) * RAS_TO_LPS
     components = 2 if len(reference.shape) == 2 else 3
-    image = image_like(vectors[:, :, :, None, :components].astype(np.float32), reference)
+    image = image_like(vectors[:, :, :, None, :components], reference)
     image.header.set_intent("vector", name="")
     return image
 
@@ -59,8 +62,8 @@ def read_displacement(path: str | Path, role: str, affine: torch.Tensor, shape: 
     """
     vectors, own_affine = read_vectors(path, role)
     affine = affine.double()
-    points = apply_affine(torch.linalg.solve(own_affine, affine), lattice(shape))
-    millimetres = sample(vectors, points, fill=0)
+    to_own = torch.linalg.solve(own_affine, affine)
+    millimetres = sample_grid(vectors, shape, lambda rows: apply_affine(to_own, lattice(shape, rows=rows)), fill=0)
     # a field with two components only knows its own plane
     components = len(vectors)
     linear = torch.linalg.inv(affine[:components, :components]).float()

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from monai.utils import convert_to_tensor
 
-__all__ = ["apply_affine", "as_volume", "by_image", "lattice", "lengths_mm", "sample", "to_native_ddf"]
+from .slabs import slabs
+
+__all__ = [
+    "apply_affine",
+    "as_volume",
+    "by_image",
+    "lattice",
+    "lengths_mm",
+    "sample",
+    "sample_grid",
+    "to_native_ddf",
+]
 
 FADE_MM = 30.0
 
 
-def lattice(shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Return the voxel coordinates of a grid, shape (d, *shape)."""
-    return torch.stack(torch.meshgrid(*[torch.arange(n, dtype=dtype) for n in shape], indexing="ij"))
+def lattice(shape: Sequence[int], dtype: torch.dtype = torch.float32, rows: slice = slice(None)) -> torch.Tensor:
+    """Return the voxel coordinates of a grid, shape (d, *shape), or of these rows of its first axis."""
+    first, *others = [torch.arange(n, dtype=dtype) for n in shape]
+    return torch.stack(torch.meshgrid(first[rows], *others, indexing="ij"))
 
 
 def by_image(field: torch.Tensor, spatial_dims: int) -> torch.Tensor:
@@ -56,8 +68,42 @@ def sample(
     Returns:
         the values, shape (C, ...), in the data type of the volume.
     """
-    if not volume.is_floating_point():
-        return _sample_ids(volume, points, fill)
+    return sample_grid(volume, points.shape[1:], lambda rows: points[:, rows], mode, fill)
+
+
+def sample_grid(
+    volume: torch.Tensor,
+    shape: Sequence[int],
+    locate: Callable[[slice], torch.Tensor],
+    mode: str = "bilinear",
+    fill: float | None = None,
+) -> torch.Tensor:
+    """:func:`sample` for the points of a grid, slab by slab.
+
+    Args:
+        volume: shape (C, *spatial).
+        shape: of the points.
+        locate: gives the points of some rows of the grid, shape (d, rows, ...), in voxels of ``volume``.
+        mode: as there.
+        fill: as there.
+
+    Returns:
+        the values, shape (C, *shape), in the data type of the volume.
+    """
+    ids, values = (None, volume) if volume.is_floating_point() else _as_floats(volume)
+    outside = -1.0 if ids is not None and fill is not None else fill
+    result = volume.new_empty(volume.shape[0], *shape)
+    for rows in slabs(shape):
+        found = _sample(values, locate(rows), mode if ids is None else "nearest", outside)
+        if ids is not None:
+            inside = ids[found.clamp(min=0).long()]
+            found = inside if fill is None else torch.where(found < 0, inside.new_tensor(int(fill)), inside)
+        result[:, rows] = found
+    return result
+
+
+def _sample(volume: torch.Tensor, points: torch.Tensor, mode: str, fill: float | None) -> torch.Tensor:
+    """:func:`sample` of a volume of floating-point numbers, in one piece."""
     dims = points.shape[0]
     size = volume.shape[1:]
     extent = torch.tensor([max(n - 1, 1) for n in size], dtype=points.dtype).view(dims, *[1] * (points.ndim - 1))
@@ -76,15 +122,11 @@ def sample(
     return torch.where(inside, values, values.new_tensor(fill))
 
 
-def _sample_ids(volume: torch.Tensor, points: torch.Tensor, fill: float | None) -> torch.Tensor:
-    """:func:`sample` of whole numbers, by nearest neighbour, also of those that no float32 can hold."""
+def _as_floats(volume: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Whole numbers as float32: None and themselves, or where it cannot hold them, a list of ids and places in it."""
     fits = volume.numel() == 0 or max(-int(volume.min()), int(volume.max())) < 2**24
     ids, places = (None, volume) if fits else volume.unique(return_inverse=True)
-    found = sample(places.float(), points, "nearest", None if fill is None else -1.0 if ids is not None else fill)
-    if ids is None:
-        return found.to(volume.dtype)
-    values = ids[found.clamp(min=0).long()]
-    return values if fill is None else torch.where(found < 0, values.new_tensor(int(fill)), values)
+    return ids, places.float()
 
 
 def to_native_ddf(
@@ -112,15 +154,18 @@ def to_native_ddf(
     """
     affine, native_affine, alignment = affine.double(), native_affine.double(), alignment.double()
     native_to_network = torch.linalg.solve(affine, native_affine)
-    points = lattice(native_shape)
-    in_network = apply_affine(native_to_network, points)
-    values = sample(ddf.float(), in_network) * _fade(in_network, ddf.shape[1:], affine)
     linear = torch.linalg.inv(native_to_network)[:3, :3].float()
-    native = torch.tensordot(linear, values, dims=1)
-    if torch.equal(alignment, torch.eye(4, dtype=alignment.dtype)):
-        return native
     in_voxels = torch.linalg.solve(native_affine, alignment @ native_affine)
-    return apply_affine(in_voxels, points + native) - points
+    aligned = not torch.equal(alignment, torch.eye(4, dtype=alignment.dtype))
+    native = torch.empty(3, *native_shape)
+    for rows in slabs(native_shape):
+        points = lattice(native_shape, rows=rows)
+        in_network = apply_affine(native_to_network, points)
+        values = sample(ddf.float(), in_network) * _fade(in_network, ddf.shape[1:], affine)
+        native[:, rows] = torch.tensordot(linear, values, dims=1)
+        if aligned:
+            native[:, rows] = apply_affine(in_voxels, points + native[:, rows]) - points
+    return native
 
 
 def _fade(points: torch.Tensor, size: Sequence[int], affine: torch.Tensor) -> torch.Tensor:

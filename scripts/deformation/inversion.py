@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from .grid import apply_affine, lattice, lengths_mm, sample
+from .slabs import slabs
 
 __all__ = ["TOLERANCE", "Inverse", "invert_ddf", "invert_on_grid"]
 
@@ -93,18 +94,25 @@ def invert_on_grid(
     """
     affine, alignment, moving_affine = affine.double(), alignment.double(), moving_affine.double()
     aligned = torch.linalg.solve(affine, alignment @ affine)  # the map, in voxels of the fixed grid
-    own = lattice(ddf.shape[1:])
-    rest = torch.linalg.inv(aligned)[:3, :3]  # of the displacement, without the map
-    small = torch.tensordot(rest.float(), own + ddf - apply_affine(aligned, own), dims=1)
-    voxels = lattice(shape)
+    rest = torch.linalg.inv(aligned)[:3, :3].float()  # of the displacement, without the map
+    small = torch.empty_like(ddf)
+    for rows in slabs(ddf.shape[1:]):
+        own = lattice(ddf.shape[1:], rows=rows)
+        small[:, rows] = torch.tensordot(rest, own + ddf[:, rows] - apply_affine(aligned, own), dims=1)
     to_fixed = torch.linalg.solve(aligned, torch.linalg.solve(affine, moving_affine))
-    start = apply_affine(to_fixed, voxels)
-    inverse, residual = invert_ddf(small, where=start)
-    found = start + inverse
-    back = apply_affine(torch.linalg.solve(moving_affine, affine), found) - voxels
+    to_moving = torch.linalg.solve(moving_affine, affine)
     limit = torch.tensor(ddf.shape[1:]).view(3, 1, 1, 1) - 0.5
-    covered = ((found >= -0.5) & (found <= limit)).all(0)
-    return Inverse(back, lengths_mm(residual, alignment @ affine), _length(residual) <= TOLERANCE, covered)
+    result = Inverse(torch.empty(3, *shape), torch.empty(*shape), *torch.empty(2, *shape, dtype=torch.bool))
+    for rows in slabs(shape):
+        voxels = lattice(shape, rows=rows)
+        start = apply_affine(to_fixed, voxels)
+        inverse, residual = invert_ddf(small, where=start)
+        found = start + inverse
+        result.ddf[:, rows] = apply_affine(to_moving, found) - voxels
+        result.residual_mm[rows] = lengths_mm(residual, alignment @ affine)
+        result.solved[rows] = _length(residual) <= TOLERANCE
+        result.covered[rows] = ((found >= -0.5) & (found <= limit)).all(0)
+    return result
 
 
 def _length(vectors: torch.Tensor) -> torch.Tensor:

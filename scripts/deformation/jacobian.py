@@ -6,9 +6,12 @@ the grid.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 
 import torch
+
+from .slabs import deviation, masked, mean, share, slabs
 
 __all__ = [
     "folding_measures",
@@ -34,11 +37,20 @@ def jacobian_determinant(ddf: torch.Tensor, central: bool = False) -> torch.Tens
     """
     if min(ddf.shape[2:]) < 2:
         raise ValueError(f"a Jacobian determinant needs two voxels along each axis, got shape {tuple(ddf.shape)}.")
-    columns = []
-    for axis in range(ddf.shape[1]):
-        columns.append((_central_difference if central else _forward_difference)(ddf, 2 + axis))
-        columns[-1][:, axis] += 1
-    return _determinant(columns)
+    difference = _central_difference if central else _forward_difference
+
+    def compute(part: torch.Tensor) -> torch.Tensor:
+        columns = []
+        for axis in range(ddf.shape[1]):
+            columns.append(difference(part, 2 + axis))
+            columns[-1][:, axis] += 1
+        return _determinant(columns)
+
+    result = ddf.new_empty(len(ddf), *ddf.shape[2:])
+    for image, values in zip(ddf, result):
+        for rows, around, inner in _with_neighbours(ddf.shape[2:]):
+            values[rows] = compute(image[None, :, around])[0, inner]
+    return result
 
 
 def non_diffeomorphic_volume(ddf: torch.Tensor) -> torch.Tensor:
@@ -55,9 +67,19 @@ def non_diffeomorphic_volume(ddf: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: when an axis has fewer than two voxels.
     """
-    dims = ddf.shape[1]
     if min(ddf.shape[2:]) < 2:
         raise ValueError(f"a cell needs two voxels along each axis, got shape {tuple(ddf.shape)}.")
+    cells = [n - 1 for n in ddf.shape[2:]]
+    result = ddf.new_empty(len(ddf), *cells)
+    for image, values in zip(ddf, result):
+        for rows in slabs(cells):
+            values[rows] = _negative_volume(image[None, :, rows.start : rows.stop + 1])[0]
+    return result
+
+
+def _negative_volume(ddf: torch.Tensor) -> torch.Tensor:
+    """:func:`non_diffeomorphic_volume` in one piece."""
+    dims = ddf.shape[1]
     corners = {bits: _corner(ddf, bits) for bits in product((0, 1), repeat=dims)}
     negative = ddf.new_zeros(())
     for bits in corners:
@@ -93,13 +115,12 @@ def folding_measures(
     """
     if mask is None:
         mask = torch.ones_like(determinant, dtype=torch.bool)
-    inside = determinant[mask]
-    cells = volume[mask[(slice(None), *[slice(None, -1)] * (volume.ndim - 1))]]
-    positive = inside[inside > 0].log()
+    inside = masked(determinant, mask)
+    cells = masked(volume, mask[(slice(None), *[slice(None, -1)] * (volume.ndim - 1))])
     return {
-        "folding_percent": 100 * (inside <= 0).double().mean().item(),
-        "ndv_percent": 100 * cells.double().mean().item(),
-        "std_log_jacobian": positive.double().std(correction=0).item() if len(positive) else float("nan"),
+        "folding_percent": 100 * share(inside <= 0),
+        "ndv_percent": 100 * mean(cells),
+        "std_log_jacobian": deviation(masked(inside, inside > 0), lambda part: part.log().double()),
     }
 
 
@@ -119,13 +140,26 @@ def published_measures(determinant: torch.Tensor, mask: torch.Tensor | None = No
     if mask is None:
         mask = torch.ones_like(determinant, dtype=torch.bool)
     interior = (slice(None), *[slice(LEARN2REG_BORDER, -LEARN2REG_BORDER)] * (determinant.ndim - 1))
-    logarithms = (determinant[interior][mask[interior]].double() + 3).clamp(1e-9, 1e9).log()
-    axes = range(1, determinant.ndim)
-    gradient = torch.stack([_central_difference(determinant, axis)[mask].abs() for axis in axes])
+    inside = masked(determinant[interior], mask[interior])
+    total = 0.0
+    for image, where in zip(determinant, mask):
+        for rows, around, inner in _with_neighbours(image.shape):
+            for axis in range(image.ndim):
+                gradient = _central_difference(image[around], axis)[inner]
+                total += gradient[where[rows]].abs().double().sum().item()
     return {
-        "learn2reg_sdlogj": logarithms.std(correction=0).item() if len(logarithms) else float("nan"),
-        "mean_gradient_jacobian": gradient.double().mean().item(),
+        "learn2reg_sdlogj": deviation(inside, lambda part: (part.double() + 3).clamp(1e-9, 1e9).log()),
+        "mean_gradient_jacobian": total / (count * (mask.ndim - 1))
+        if (count := int(mask.count_nonzero()))
+        else float("nan"),
     }
+
+
+def _with_neighbours(shape: torch.Size) -> Iterator[tuple[slice, slice, slice]]:
+    """Cut a grid into slabs: the rows of each, the same with a neighbour on either side, and its place in these."""
+    for rows in slabs(shape):
+        first = max(rows.start - 1, 0)
+        yield rows, slice(first, rows.stop + 1), slice(rows.start - first, rows.stop - first)
 
 
 def _forward_difference(field: torch.Tensor, axis: int) -> torch.Tensor:

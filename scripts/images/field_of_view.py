@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any, cast
 
 import numpy as np
@@ -11,9 +12,10 @@ from monai.data import MetaTensor
 from monai.transforms import Spacing, SpatialCrop, SpatialPad, SpatialResample, Transform
 from monai.utils import fall_back_tuple
 
+from ..deformation.slabs import slabs
 from ..support.notices import warn
 
-__all__ = ["ResampleToGridd", "find_foreground"]
+__all__ = ["ResampleMovingd", "ResampleToGridd", "find_foreground"]
 
 NEGLIGIBLE = 1e-3  # share of the foreground that may lie outside of the grid without a word
 FAR = 0.05  # of the range of intensities: surely no background
@@ -49,7 +51,7 @@ class ResampleToGridd(Transform):
         if self.spatial_dims == 3 and size != shape:
             start = _place(image, affine, shape, start, size)
         pad = SpatialPad(self.spatial_size, mode="edge")
-        return {**data, "fixed": pad(_resample(image, affine, shape, start, size))}
+        return {**data, "fixed": pad(_crop(image, affine, shape, start, size))}
 
 
 def find_foreground(image: torch.Tensor) -> torch.Tensor | None:
@@ -73,15 +75,46 @@ def find_foreground(image: torch.Tensor) -> torch.Tensor | None:
     return foreground if 0 < share <= 1 - MIN_BACKGROUND and border <= MAX_BORDER else None
 
 
-def _resample(
+class ResampleMovingd(Transform):
+    """Resample ``moving`` to the grid of ``fixed``; beyond its border, its values are repeated."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        fixed = data["fixed"]
+        return {**data, "moving": _resample(data["moving"], fixed.affine.double(), fixed.shape[1:])}
+
+
+def _crop(
     image: MetaTensor, affine: torch.Tensor, shape: Sequence[int], start: Sequence[int], size: Sequence[int]
 ) -> torch.Tensor:
-    """Resample an image to a window of the grid of this affine and shape; where it is the image's own, only crop it."""
-    if shape == list(image.shape[1:]) and torch.allclose(affine, image.affine.double(), rtol=0, atol=1e-6):
+    """Resample an image to a window of the grid of this affine and shape."""
+    if _is_grid(image, affine, shape):
         return SpatialCrop(roi_slices=[slice(first, first + n) for first, n in zip(start, size)])(image)
+    return _resample(image, _shifted(affine, start), size)
+
+
+def _resample(image: MetaTensor, affine: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Resample an image to a grid, slab by slab, as MONAI takes 100 bytes for each voxel."""
+    resample, parts = SpatialResample(), slabs(shape)
+    if len(parts) == 1 or _is_grid(image, affine, shape):
+        return resample(image, dst_affine=affine, spatial_size=shape)
+    result = MetaTensor(torch.empty(1, *shape), meta=deepcopy(image.meta))
+    result.affine = affine
+    for rows in parts:
+        slab = resample(image, _shifted(affine, (rows.start, 0, 0)), (rows.stop - rows.start, *shape[1:]))
+        result[:, rows] = slab.as_tensor() if isinstance(slab, MetaTensor) else slab
+    return result
+
+
+def _is_grid(image: MetaTensor, affine: torch.Tensor, shape: Sequence[int]) -> bool:
+    """Whether an image has this grid."""
+    return image.shape[1:] == tuple(shape) and torch.allclose(affine, image.affine.double(), rtol=0, atol=1e-6)
+
+
+def _shifted(affine: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
+    """The affine of a grid that begins at this voxel of another one."""
     shift = torch.eye(4, dtype=affine.dtype)
     shift[:3, 3] = torch.tensor(start)
-    return SpatialResample()(image, dst_affine=affine @ shift, spatial_size=size)
+    return affine @ shift
 
 
 def _place(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import torch
 from monai.transforms import (
     Compose,
-    ConcatItemsd,
     CopyItemsd,
     Orientationd,
     ResampleToMatchd,
@@ -18,7 +18,7 @@ from ..support.keys import IMAGES, LABELS
 from ..support.notices import collect_warnings
 from .alignment import AlignWorldsd
 from .blank import BLANK, ClearBlankSlicesd, FindBlankSlicesd
-from .field_of_view import ResampleToGridd
+from .field_of_view import ResampleMovingd, ResampleToGridd
 from .intensities import ClampPaddingd, ScaleIntensitiesd
 from .loading import LoadPaird
 
@@ -57,7 +57,7 @@ def preprocess_pair(
         # a stack keeps its orientation: its slices must remain last
         *([Orientationd("fixed", axcodes="RAS", labels=None)] if spatial_dims == 3 else []),
         ResampleToGridd(spatial_dims, spacing, spatial_size),
-        ResampleToMatchd("moving", key_dst="fixed", padding_mode="border"),
+        ResampleMovingd(),
         ResampleToMatchd(BLANK, key_dst="fixed", padding_mode="border", allow_missing_keys=True),
         ScaleIntensitiesd(intensity_range),
         ClearBlankSlicesd(),
@@ -66,7 +66,7 @@ def preprocess_pair(
         transforms.append(
             ResampleToMatchd(LABELS, key_dst="fixed", mode="nearest", padding_mode="zeros", allow_missing_keys=True)
         )
-    return WithWarnings([*transforms, ConcatItemsd(["moving", "fixed"], name="image")])
+    return WithWarnings([*transforms, ConcatPaird()])
 
 
 class WithWarnings(Compose):
@@ -77,3 +77,11 @@ class WithWarnings(Compose):
         with collect_warnings(texts):
             result = super().__call__(input_, *args, **kwargs)
         return {**result, "warnings": texts}
+
+
+class ConcatPaird(Transform):
+    """Make ``image`` of ``moving`` and ``fixed``, which become views of it, to save memory."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        image = torch.cat([data["moving"], data["fixed"]])
+        return {**data, "image": image, "moving": image[:1], "fixed": image[1:]}

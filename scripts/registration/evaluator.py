@@ -160,6 +160,7 @@ class PairEvaluator(SupervisedEvaluator):
         data = self.dataset[index]  # may come from a cache
         seconds = time.perf_counter() - start
         result = self.registration.register(pair, data)
+        del data  # large, and not needed any more
         result.seconds = {"read": seconds, **result.seconds}
         row = {"name": pair["name"], "metrics": result.metrics, "seconds": dict(result.seconds)}
         if self.writer is not None:

@@ -20,6 +20,7 @@ from ..support.notices import warn
 __all__ = ["RegistrationInferer"]
 
 GIB = 2**30
+COMFORTABLE = GIB // 16  # bytes for the slices at once on a CPU, where more are not faster
 
 
 class RegistrationInferer(Inferer):
@@ -79,9 +80,14 @@ class RegistrationInferer(Inferer):
         limit = available_memory(pairs.device) if self.memory_limit is None else self.memory_limit * GIB
         needed = estimate(size)
         if needed <= limit:
-            at_once = len(pairs) if needed * len(pairs) <= limit else int(limit // needed)
-            parts = [network(part) for part in pairs.split(at_once)]
-            return parts[0] if len(parts) == 1 else torch.cat(parts)
+            comfortable = limit if pairs.is_cuda else min(limit, COMFORTABLE)
+            parts = pairs.split(max(1, int(comfortable // needed)))
+            if len(parts) == 1:
+                return network(pairs)
+            ddf = pairs.new_empty(len(pairs), self.spatial_dims, *size)
+            for part, result in zip(parts, ddf.split(len(parts[0]))):
+                result[:] = network(part)
+            return ddf
         half = [(extent + 1) // 2 for extent in size]
         warn(
             f"{tuple(size)} voxels need about {needed / GIB:.1f} GiB, there are {limit / GIB:.1f}: "

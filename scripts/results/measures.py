@@ -19,6 +19,7 @@ from ..deformation.jacobian import (
     non_diffeomorphic_volume,
     published_measures,
 )
+from ..deformation.slabs import SLAB, masked, mean, share
 from ..images.intensities import DUST, find_range, tissue_floor
 from ..support.errors import InputError
 from ..support.notices import warn
@@ -49,7 +50,7 @@ def common_classes(fixed: torch.Tensor, moving: torch.Tensor) -> tuple[list[int]
     A class counts if it is in both *input* label maps. If it has vanished from the result, its Dice is 0; taking the
     classes from the result would miss it. 0 is the background and not a class.
     """
-    in_fixed, in_moving = ({int(value) for value in label.unique()} - {0} for label in (fixed, moving))
+    in_fixed, in_moving = (_ids(label) - {0} for label in (fixed, moving))
     others = {str(c): f"only in label_{'fixed' if c in in_fixed else 'moving'}" for c in sorted(in_fixed ^ in_moving)}
     return sorted(in_fixed & in_moving), others
 
@@ -60,7 +61,7 @@ def dice_per_class(fixed: torch.Tensor, warped: torch.Tensor, classes: Sequence[
         return {"mean": NAN}
     # leave out the common background, which is most of a volume: it changes nothing and costs time
     somewhere = (warped != 0) | (fixed != 0)
-    fixed, warped = fixed[somewhere], warped[somewhere]
+    fixed, warped = masked(fixed, somewhere), masked(warped, somewhere)
     values = torch.cat([compute_dice((warped == c)[None, None], (fixed == c)[None, None])[0] for c in classes])
     return {**{str(c): value.item() for c, value in zip(classes, values)}, "mean": values.mean().item()}
 
@@ -101,15 +102,21 @@ def surface_distances(
 
 def pearson(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
     """Return the Pearson correlation of two images where the mask is true; NaN where it is not defined."""
-    a, b = first[mask].double().numpy(), second[mask].double().numpy()
-    if len(a) < 2 or any(values.std() <= DUST * abs(values).max() for values in (a, b)):
+    a, b = masked(first, mask), masked(second, mask)
+    mean_a, mean_b, aa, ab, bb = mean(a), mean(b), 0.0, 0.0, 0.0
+    for part_a, part_b in zip(a.split(SLAB), b.split(SLAB)):
+        part_a, part_b = part_a.double() - mean_a, part_b.double() - mean_b
+        aa, ab, bb = aa + (part_a @ part_a).item(), ab + (part_a @ part_b).item(), bb + (part_b @ part_b).item()
+    if len(a) < 2 or any(math.sqrt(x / len(a)) <= DUST * y.abs().max().item() for x, y in ((aa, a), (bb, b))):
         return NAN
-    return float(np.corrcoef(a, b)[0, 1])
+    return max(-1.0, min(1.0, ab / math.sqrt(aa * bb)))
 
 
 def rmse(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
     """Return the root mean square difference of two images where the mask is true; NaN if the mask is empty."""
-    return (first[mask].double() - second[mask].double()).square().mean().sqrt().item()
+    a, b = masked(first, mask), masked(second, mask)
+    squares = [(x.double() - y).square().sum().item() for x, y in zip(a.split(SLAB), b.split(SLAB))]
+    return math.sqrt(sum(squares) / len(a)) if len(a) else NAN
 
 
 def rescale(
@@ -130,7 +137,7 @@ def rescale(
     if limits is None:
         return torch.zeros_like(image)
     low, high = limits
-    return ((image - low) / (high - low)).clamp(0, 1)
+    return (image - low).div_(high - low).clamp_(0, 1)
 
 
 def end_point_error(
@@ -226,16 +233,17 @@ class MeasurePair:
 
     def _folding(self, pair: RegisteredPair, areas: Mapping[str, torch.Tensor]) -> dict[str, dict[str, float]]:
         ddf = by_image(pair.ddf, self.spatial_dims)
-        volume, central = non_diffeomorphic_volume(ddf), jacobian_determinant(ddf, central=True)
         determinant = by_image(pair.jacobian, self.spatial_dims)[:, 0]
         masks = {name: by_image(mask[None], self.spatial_dims)[:, 0] for name, mask in areas.items()}
-        return {
-            name: {**folding_measures(determinant, volume, mask), **published_measures(central, mask)}
-            for name, mask in masks.items()
-        }
+        volume = non_diffeomorphic_volume(ddf)
+        measures = {name: folding_measures(determinant, volume, mask) for name, mask in masks.items()}
+        del volume  # large, as what follows is
+        central = jacobian_determinant(ddf, central=True)
+        return {name: {**measures[name], **published_measures(central, mask)} for name, mask in masks.items()}
 
     def _overlap(self, pair: RegisteredPair, chosen: torch.Tensor) -> dict[str, Any]:
-        fixed = _plain(pair.label_fixed)[0][..., chosen]
+        select = (lambda label: _plain(label)[0]) if chosen.all() else (lambda label: _plain(label)[0][..., chosen])
+        fixed = select(pair.label_fixed)
         classes, others = common_classes(fixed, _plain(pair.label_moving))
         if others and not classes:
             warn(
@@ -243,7 +251,7 @@ class MeasurePair:
                 f"but {', '.join(f'{c} {where}' for c, where in others.items())}: there is no Dice."
             )
         before_after = {"before": pair.label_resampled, "after": pair.label_warped}
-        results = {name: _plain(label)[0][..., chosen] for name, label in before_after.items()}
+        results = {name: select(label) for name, label in before_after.items()}
         overlap: dict[str, Any] = {
             "dice": {name: dice_per_class(fixed, label, classes) for name, label in results.items()},
             "dice_not_counted": others,
@@ -261,7 +269,7 @@ class MeasurePair:
 
 def _lost_labels(pair: RegisteredPair) -> dict[str, list[int]]:
     """The ids of the moving label that are not in the result, as ``lost_labels``; nothing where there are none."""
-    before, after = ({int(i) for i in _plain(label).unique()} for label in (pair.label_moving, pair.label_warped))
+    before, after = (_ids(_plain(label)) for label in (pair.label_moving, pair.label_warped))
     lost = sorted(before - after - {0})
     if not lost:
         return {}
@@ -272,6 +280,10 @@ def _lost_labels(pair: RegisteredPair) -> dict[str, list[int]]:
         f"by nearest neighbour or outside the fixed image: {ids}."
     )
     return {"lost_labels": lost}
+
+
+def _ids(label: torch.Tensor) -> set[int]:
+    return {int(value) for part in label.flatten().split(SLAB) for value in part.unique()}
 
 
 def _name(image: Any) -> str:
@@ -287,26 +299,26 @@ def _similarity(pair: RegisteredPair, mask: torch.Tensor) -> dict[str, dict[str,
     fixed, floor = fixed.clamp(min=tissue_floor(fixed)), tissue_floor(moving)
     window = pair.intensity_range
     result: dict[str, dict[str, float]] = {"ncc": {}, "rmse": {}}
+    scaled = rescale(fixed, fixed, window)
     for name, image in (("before", pair.resampled), ("after", pair.warped)):
         tissue = _plain(image)[0].clamp(min=floor)
         result["ncc"][name] = pearson(fixed, tissue, mask)
-        scaled = rescale(fixed, fixed, window), rescale(tissue, moving, window)
-        result["rmse"][name] = rmse(*scaled, mask)
+        result["rmse"][name] = rmse(scaled, rescale(tissue, moving, window), mask)
     return result
 
 
 def _inverse_measures(pair: RegisteredPair) -> dict[str, Any]:
     inversion = pair.inversion
     covered = inversion.covered
-    share = covered.double().mean().item()
-    residual = inversion.residual_mm[covered].double()
+    part = share(covered)
+    residual = masked(inversion.residual_mm, covered)
     measures: dict[str, Any] = {
-        "covered_percent": 100 * share,  # of the moving image: where the inverse leads into the fixed one
-        "residual_mean_mm": residual.mean().item(),
-        "residual_max_mm": residual.max().item() if share else NAN,
-        "unsolved_percent": 100 * (~inversion.solved[covered]).double().mean().item(),
+        "covered_percent": 100 * part,  # of the moving image: where the inverse leads into the fixed one
+        "residual_mean_mm": mean(residual),
+        "residual_max_mm": residual.max().item() if part else NAN,
+        "unsolved_percent": 100 * share(~masked(inversion.solved, covered)),
     }
-    if not share:
+    if not part:
         warn(f"{_name(pair.moving)}: no point of the moving image leads back into the fixed one: the inverse is empty.")
     folded = int((_plain(pair.jacobian) <= 0).sum())
     if folded:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from monai.utils import convert_to_tensor
 
 from .measures import rescale
@@ -45,12 +46,8 @@ def draw_overview(pair: RegisteredPair, path: Path) -> None:
 
 def _planes(pair: RegisteredPair) -> Iterator[dict[str, Any]]:
     """Cut slices of everything that is drawn, in the orientation of the fixed image."""
-    volumes = {
-        "fixed": _scaled(pair.fixed, pair.intensity_range),
-        "moving": _scaled(pair.resampled, pair.intensity_range),
-        "warped": _scaled(pair.warped, pair.intensity_range),
-        "jacobian": _array(pair.jacobian)[0],
-    }
+    images = {"fixed": pair.fixed, "moving": pair.resampled, "warped": pair.warped}
+    volumes = {key: _array(image)[0] for key, image in {**images, "jacobian": pair.jacobian}.items()}
     labels = {"label_fixed": pair.label_fixed, "label_warped": pair.label_warped}
     volumes |= {key: _array(label)[0] for key, label in labels.items() if label is not None}
     ddf = _array(pair.ddf)
@@ -58,7 +55,10 @@ def _planes(pair: RegisteredPair) -> Iterator[dict[str, Any]]:
     for axis, index, name in _cuts(volumes["fixed"].shape, spacing):
         i, j = (a for a in range(3) if a != axis)
         plane: dict[str, Any] = {key: volume.take(index, axis) for key, volume in volumes.items()}
-        plane["ddf"] = ddf[[i, j]].take(index, axis + 1)
+        for key in images:
+            whole = torch.from_numpy(volumes[key])
+            plane[key] = rescale(torch.from_numpy(plane[key]), whole, pair.intensity_range).numpy()
+        plane["ddf"] = np.stack([ddf[i].take(index, axis), ddf[j].take(index, axis)])
         plane["aspect"] = spacing[j] / spacing[i]
         plane["name"] = name
         yield plane
@@ -120,8 +120,3 @@ def _jacobian_colors() -> Any:
 
 def _array(values: Any) -> np.ndarray:
     return convert_to_tensor(values, track_meta=False).numpy()
-
-
-def _scaled(image: Any, intensity_range: tuple[float, float] | None) -> np.ndarray:
-    plain = convert_to_tensor(image, track_meta=False)[0]
-    return rescale(plain, plain, intensity_range).numpy()

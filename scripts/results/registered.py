@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_tensor
 
-from ..deformation.grid import apply_affine, as_volume, by_image, lattice, sample
+from ..deformation.grid import apply_affine, as_volume, by_image, lattice, sample_grid
 from ..deformation.inversion import Inverse, invert_on_grid
 from ..deformation.jacobian import jacobian_determinant
 from ..support.files import user_path
@@ -89,16 +89,16 @@ class RegisteredPair:
         """The moving label, by nearest neighbour; 0 outside of it; None where there is none."""
         return None if self.label_moving is None else self.carry(self.label_moving, "nearest")
 
-    @cached_property
+    @property
     def resampled(self) -> MetaTensor:
         """The moving image before the registration, with the alignment alone."""
-        return self._sample(self.moving, self._aligned_points(self.moving))
+        return self._align(self.moving, "bilinear")
 
-    @cached_property
+    @property
     def label_resampled(self) -> MetaTensor | None:
         """The moving label before the registration, with the alignment alone; None where there is none."""
         label = self.label_moving
-        return None if label is None else self._sample(label, self._aligned_points(label), "nearest")
+        return None if label is None else self._align(label, "nearest")
 
     @cached_property
     def jacobian(self) -> MetaTensor:
@@ -140,8 +140,8 @@ class RegisteredPair:
         """
         affine = torch.as_tensor(to_affine_nd(3, image.affine.double().cpu()))
         to_image = torch.linalg.solve(affine, self.fixed.affine.double())
-        points = lattice(self.fixed.shape[1:]) + convert_to_tensor(self.ddf, track_meta=False)
-        return self._sample(image, apply_affine(to_image, points), mode)
+        shape, ddf = self.fixed.shape[1:], convert_to_tensor(self.ddf, track_meta=False)
+        return self._sample(image, lambda rows: apply_affine(to_image, lattice(shape, rows=rows) + ddf[:, rows]), mode)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:
         """Write the files that ``inference.yaml`` writes: see ``scripts.results.writer.OUTPUTS``.
@@ -155,16 +155,17 @@ class RegisteredPair:
         """
         write_results(self, user_path(folder, "folder"), overwrite)
 
-    def _aligned_points(self, image: MetaTensor) -> torch.Tensor:
-        to_world = self.alignment @ self.fixed.affine.double()
-        return apply_affine(torch.linalg.solve(image.affine.double(), to_world), lattice(self.fixed.shape[1:]))
+    def _align(self, image: MetaTensor, mode: str) -> MetaTensor:
+        to_image = torch.linalg.solve(image.affine.double(), self.alignment @ self.fixed.affine.double())
+        shape = self.fixed.shape[1:]
+        return self._sample(image, lambda rows: apply_affine(to_image, lattice(shape, rows=rows)), mode)
 
-    def _sample(self, image: MetaTensor, points: torch.Tensor, mode: str = "bilinear") -> MetaTensor:
+    def _sample(self, image: MetaTensor, locate: Callable[[slice], torch.Tensor], mode: str) -> MetaTensor:
         values = convert_to_tensor(image, track_meta=False).cpu()
         values = values.float() if values.is_floating_point() else values  # ids may be too large for float32
         values = values if values.ndim == 4 else values[..., None]
         fill = 0.0 if mode == "nearest" else float(values.min()) if self.fill is None else self.fill
-        return self._on_fixed_grid(sample(values, points, mode, fill), image)
+        return self._on_fixed_grid(sample_grid(values, self.fixed.shape[1:], locate, mode, fill), image)
 
     def _on_fixed_grid(self, values: torch.Tensor, source: MetaTensor) -> MetaTensor:
         """Values with the fixed image's metadata, but the file name of their source, by which MONAI's writers go."""

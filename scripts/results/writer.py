@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,9 +142,8 @@ def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False)
     start = time.perf_counter()
     checksums = _checksums(result.inputs, result.weights)
     fixed, moving = (as_nifti(result.inputs[key], key) for key in IMAGES)
-    images = _images(fixed, moving, result)
     with replace_files(folder, OUTPUTS) as temporary:
-        for file, image in images.items():
+        for file, image in _images(fixed, moving, result):
             nib.save(image, temporary / file)
         draw_overview(result, temporary / "overview.png")
         result.seconds["write"] = time.perf_counter() - start
@@ -190,16 +189,17 @@ def _checksums(inputs: Mapping[str, Any], weights: Path | None) -> dict[str, str
     return {key: sha256(path) for key, path in paths.items()}
 
 
-def _images(fixed: nib.Nifti1Image, moving: nib.Nifti1Image, result: RegisteredPair) -> dict[str, nib.Nifti1Image]:
-    def scalar(values: Any, dtype: Any = np.float32) -> nib.Nifti1Image:
-        return image_like(np.asarray(values).reshape(fixed.shape[:3]).astype(dtype), fixed)
+def _images(
+    fixed: nib.Nifti1Image, moving: nib.Nifti1Image, result: RegisteredPair
+) -> Iterator[tuple[str, nib.Nifti1Image]]:
+    """The images of a result and the names of their files, one after the other to save memory."""
 
-    images = {
-        "moving_warped.nii.gz": scalar(result.warped),
-        "displacement.nii.gz": ddf_to_itk(np.asarray(result.ddf), fixed),
-        "displacement_inverse.nii.gz": ddf_to_itk(np.asarray(result.inverse), moving),
-        "jacobian_determinant.nii.gz": scalar(result.jacobian),
-    }
+    def scalar(values: Any, dtype: Any = np.float32) -> nib.Nifti1Image:
+        return image_like(np.asarray(values).reshape(fixed.shape[:3]).astype(dtype, copy=False), fixed)
+
+    yield "moving_warped.nii.gz", scalar(result.warped)
+    yield "displacement.nii.gz", ddf_to_itk(np.asarray(result.ddf), fixed)
+    yield "displacement_inverse.nii.gz", ddf_to_itk(np.asarray(result.inverse), moving)
+    yield "jacobian_determinant.nii.gz", scalar(result.jacobian)
     if result.label_warped is not None:
-        images["label_warped.nii.gz"] = scalar(result.label_warped, label_type(np.asarray(result.label_warped)))
-    return images
+        yield "label_warped.nii.gz", scalar(result.label_warped, label_type(np.asarray(result.label_warped)))
