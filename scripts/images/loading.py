@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ from monai.data.utils import to_affine_nd
 from monai.transforms import Transform
 from nibabel.spatialimages import SpatialImage
 
+from ..support.command_line import number
 from ..support.errors import InputError
 from ..support.files import user_path
 from ..support.keys import IMAGES
+from ..support.memory import GIB, memory_bytes
 from ..support.notices import warn
 from .alignment import grid_corners
 from .frame import itk_affine
@@ -27,6 +30,7 @@ __all__ = ["LoadPaird", "Source", "as_nifti", "check_same_grid", "open_nifti", "
 
 LARGEST = 1e18  # value of an image; its square fits into single precision
 DUST, MOST_DUST = 1e-3, 0.25  # of label maps: how far from a whole number is still that number
+BYTES = {"fixed": 50, "moving": 40, "label_fixed": 8, "label_moving": 8}  # that a registration takes for each voxel
 MAX_TRAILER = 2**20  # bytes that a compressed file may hold behind its voxels
 
 Source = str | Path | SpatialImage | MetaTensor
@@ -112,6 +116,9 @@ def read_voxels(image: nib.Nifti1Image, role: str, dtype: type | None = None) ->
         InputError: when the file is damaged.
     """
     file = image.get_filename() or ""
+    needed, there = math.prod(image.shape) * image.get_data_dtype().itemsize, memory_bytes(None)
+    if needed > there:
+        raise InputError(f"{role}: {_name(image)} holds {needed / GIB:.3g} GiB, and {there / GIB:.3g} are there.")
     with _reported_as_damage(f"{role}: {_name(image)}"):
         if not file.endswith(".gz") or not nib.is_proxy(image.dataobj):
             return np.asanyarray(image.dataobj, dtype=dtype)
@@ -256,15 +263,19 @@ class LoadPaird(Transform):
 
     Args:
         spatial_dims: of the network: 3 wants volumes; 2 wants stacks whose slices lie along the last axis.
+        memory_limit: GiB that the whole registration may take; None is what is free.
 
     Raises:
-        InputError: when an image is not usable, or a label lies on another grid than its image.
+        InputError: when an image is not usable, or a label lies on another grid than its image, or the registration
+            would take more memory, which is known from the headers.
     """
 
-    def __init__(self, spatial_dims: int) -> None:
+    def __init__(self, spatial_dims: int, memory_limit: float | None = None) -> None:
         self.spatial_dims = spatial_dims
+        self.memory_limit = None if memory_limit is None else number("memory_limit", memory_limit, above=0)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        _check_memory(data, self.memory_limit)
         result = dict(data)
         for key in IMAGES:
             result[key] = read_nifti(data[key], key, self.spatial_dims)
@@ -275,6 +286,18 @@ class LoadPaird(Transform):
                 result[label] = read_nifti(data[label], label, self.spatial_dims, label=True)
                 check_same_grid(result[label], result[key], f"{label}: {_name(data[label])}", _name(data[key]))
         return result
+
+
+def _check_memory(data: Mapping[Hashable, Any], limit: float | None) -> None:
+    """Compare what the registration of a pair takes with what it may take, before any voxel is read."""
+    shapes = {key: as_nifti(data[key], key).shape for key in BYTES if key in data}
+    needed, there = sum(BYTES[key] * math.prod(shape) for key, shape in shapes.items()), memory_bytes(limit)
+    if needed > there:
+        largest = max(shapes, key=lambda key: math.prod(shapes[key]))
+        raise InputError(
+            f"{largest}: {_name(data[largest])} has {' x '.join(map(str, shapes[largest]))} voxels: the registration "
+            f"needs about {needed / GIB:.3g} GiB, and {there / GIB:.3g} are there (--memory_limit)."
+        )
 
 
 def _check_stack(image: MetaTensor, name: str) -> None:

@@ -33,6 +33,7 @@ def preprocess_pair(
     intensity_range: Sequence[float] | None = None,
     native: Sequence[Transform] = (),
     labels_on_grid: bool = False,
+    memory_limit: float | None = None,
 ) -> Compose:
     """Return the transforms from file names to ``image``: moving and fixed on one grid, clipped and scaled to [0, 1].
 
@@ -45,10 +46,11 @@ def preprocess_pair(
         native: transforms of the images as they were read, before everything else: checks, bias correction, synthesis.
         labels_on_grid: resample the labels to the network's grid, too, for training. Otherwise labels, ``native_fixed``
             and ``native_moving`` keep the images and labels as they were read, for results on the fixed image's grid.
+        memory_limit: see :class:`LoadPaird`.
     """
     aligned = ["moving", "label_moving"] if labels_on_grid else ["moving"]
     transforms: list[Transform] = [
-        LoadPaird(spatial_dims),
+        LoadPaird(spatial_dims, memory_limit),
         *native,
         *([] if labels_on_grid else [CopyItemsd(IMAGES, names=[f"native_{key}" for key in IMAGES])]),
         *([ClampPaddingd()] if intensity_range is None else []),  # a range clips it anyway

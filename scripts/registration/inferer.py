@@ -11,15 +11,14 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 
 from ..images.intensities import CONTRAST
-from ..networks.kernels.memory import available_memory
 from ..networks.kernels.precision import autocast_dtype
 from ..networks.kernels.sampling import resize, upsample
 from ..support.command_line import number
+from ..support.memory import GIB, memory_bytes
 from ..support.notices import warn
 
 __all__ = ["RegistrationInferer"]
 
-GIB = 2**30
 COMFORTABLE = GIB // 16  # bytes for the slices at once on a CPU, where more are not faster
 
 
@@ -77,7 +76,7 @@ class RegistrationInferer(Inferer):
         size = pairs.shape[2:]
         if estimate is None:
             return network(pairs)
-        limit = available_memory(pairs.device) if self.memory_limit is None else self.memory_limit * GIB
+        limit = memory_bytes(self.memory_limit, pairs.device)
         needed = estimate(size)
         if needed <= limit:
             comfortable = limit if pairs.is_cuda else min(limit, COMFORTABLE)

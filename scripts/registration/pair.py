@@ -163,7 +163,7 @@ class Registration:
         grid: dict[str, Any] = {"spacing": [-1] * 3, "spatial_size": [-1] * 3, **preprocessing}
         return cls(
             initialise(network, taus=CLASSICAL_TAU).to(device),
-            preprocess_pair(spatial_dims, **grid),
+            preprocess_pair(spatial_dims, memory_limit=memory_limit, **grid),
             RegistrationInferer(spatial_dims, memory_limit=memory_limit),
             device,
         )

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
-
-__all__ = ["COMPILED", "available_memory", "bytes_per_voxel"]
+__all__ = ["COMPILED", "bytes_per_voxel"]
 
 FLOAT, INDEX = 4, 8  # bytes
 COMPILED = 1.4  # times the memory; 1.3 was measured, for brains
@@ -30,12 +26,3 @@ def bytes_per_voxel(spatial_dims: int, num_images: int, num_channels: int) -> in
     located = 2 * INDEX + spatial_dims * (INDEX + FLOAT)
     sampled = corners * max(spatial_dims, num_images) + 2 * spatial_dims * num_images
     return own * FLOAT + max(convolutions, located + sampled * FLOAT)
-
-
-def available_memory(device: torch.device) -> float:
-    """Bytes that are free on a device; infinite where nobody says."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").is_file() else []
-    kib = [float(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return kib[0] * 1024 if kib else float("inf")
