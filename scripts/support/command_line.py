@@ -20,13 +20,24 @@ from monai.bundle import ConfigParser, run
 
 from .errors import InputError, find_input_error
 
-__all__ = ["TEXTS", "check_options", "flag", "number", "prepare", "report_in_one_line", "texts"]
+__all__ = [
+    "TEXTS",
+    "check_options",
+    "flag",
+    "is_bundle_command",
+    "number",
+    "prepare",
+    "refuse_imports",
+    "report_in_one_line",
+    "texts",
+]
 
 TEXTS = (  # options whose values are names of files, folders, subjects and images
     *("fixed", "moving", "label_fixed", "label_moving", "datalist", "dataset_dir", "output_dir", "bundle_root"),
     *("weights", "initial_weights", "displacements", "true_displacements"),
     *("layout", "group", "atlas", "fixed_image", "moving_image"),
 )
+IMPORT = re.compile(r"""(^|[\[({,'"\s])\$.*import""", re.DOTALL)  # at the beginning of a text, or of one in a list
 INTERRUPTED = "the same command continues"
 
 
@@ -43,7 +54,7 @@ def prepare(known: dict[str, Any], interrupted: str = INTERRUPTED) -> None:
         InputError: when an option is unknown, or has no value.
     """
     sys.excepthook = partial(report_in_one_line, interrupted=interrupted)
-    if _is_bundle_command():
+    if is_bundle_command():
         signal.signal(signal.SIGTERM, partial(_terminate, process=os.getpid(), interrupted=interrupted))
         check_options(sys.argv[2:])
         known.update(texts(sys.argv[2:]))
@@ -132,6 +143,17 @@ def texts(arguments: Sequence[str]) -> dict[str, str]:
     return {name: str(value) for name, value in found.items()}
 
 
+def refuse_imports(arguments: Sequence[str]) -> None:
+    """Refuse names that MONAI would execute as import statements, see ``scripts.support.guard``.
+
+    Raises:
+        InputError: when an option of :data:`TEXTS` has such a value, also in quotes or in a list.
+    """
+    for name, value in _options(arguments).items():
+        if name in TEXTS and IMPORT.search(str(value)):
+            raise InputError(f"--{name} is {value!r}, which MONAI would execute: write ./ before a name with $.")
+
+
 def _options(arguments: Sequence[str]) -> dict[str, Any]:
     """Split arguments into options and their values as fire does, but as text; None is an option without a value.
 
@@ -162,7 +184,7 @@ def _defined_ids(config_file: str) -> set[str]:
     return {str(key).lstrip("+") for file in files for key in ConfigParser.load_config_file(file)}
 
 
-def _is_bundle_command() -> bool:
+def is_bundle_command() -> bool:
     """Return whether this process is ``python -m monai.bundle run``, with any options of Python."""
     file = getattr(sys.modules["__main__"], "__file__", None) or ""
     return Path(file).parts[-3:] == ("monai", "bundle", "__main__.py") and sys.argv[1:2] == ["run"]

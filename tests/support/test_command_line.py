@@ -1,12 +1,13 @@
 """Options that nobody defined, and errors in one line."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from scripts.support.command_line import check_options, flag, number, report_in_one_line, texts
+from scripts.support.command_line import check_options, flag, number, refuse_imports, report_in_one_line, texts
 from scripts.support.errors import InputError, find_input_error
 
 from ..conftest import ROOT
@@ -113,3 +114,31 @@ def test_an_error_is_one_line_whatever_a_name_holds(capsys):
     error = InputError("fixed: a\nb.nii does not exist.")
     report_in_one_line(InputError, error, None)
     assert capsys.readouterr().err == "error: fixed: a b.nii does not exist.\n"
+
+
+@pytest.mark.parametrize(
+    "value", ["$import os", "$from os import path", "'$import os'", "['a','$import os']", "$important"]
+)
+def test_names_that_would_be_executed_as_imports_are_refused(value):
+    for arguments in (["--output_dir", value], [f"--fixed={value}"]):
+        with pytest.raises(InputError, match=r"which MONAI would execute: write \./ before a name with \$"):
+            refuse_imports([*CONFIGS, *arguments])
+
+
+def test_other_names_with_a_dollar_pass():
+    refuse_imports([*CONFIGS, "--output_dir", "./$import os", "--fixed", "$x.nii", "--moving", "a$import.nii"])
+
+
+@pytest.mark.parametrize("name", ["inference", "evaluate", "train"])
+def test_an_import_in_a_name_is_not_executed(name, tmp_path):
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(ROOT / f"configs/{name}.yaml")]
+    options = ["--output_dir", "$import stranger"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([*command, *options], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert run.stderr.splitlines()[-1].startswith(
+        "error: --output_dir is '$import stranger', which MONAI would execute"
+    )
+    assert not (tmp_path / "executed").exists()
