@@ -129,6 +129,7 @@ def test_other_names_with_a_dollar_pass():
     refuse_imports([*CONFIGS, "--output_dir", "./$import os", "--fixed", "$x.nii", "--moving", "a$import.nii"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["inference", "evaluate", "train"])
 def test_an_import_in_a_name_is_not_executed(name, tmp_path):
     (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
