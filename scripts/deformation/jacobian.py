@@ -46,10 +46,12 @@ def jacobian_determinant(ddf: torch.Tensor, central: bool = False) -> torch.Tens
             columns[-1][:, axis] += 1
         return _determinant(columns)
 
+    if ddf.requires_grad:  # a crop of a training
+        return compute(ddf)
     result = ddf.new_empty(len(ddf), *ddf.shape[2:])
-    for image, values in zip(ddf, result):
+    for index, image in enumerate(ddf):
         for rows, around, inner in _with_neighbours(ddf.shape[2:]):
-            values[rows] = compute(image[None, :, around])[0, inner]
+            result[index, rows] = compute(image[None, :, around])[0, inner]
     return result
 
 
@@ -69,11 +71,13 @@ def non_diffeomorphic_volume(ddf: torch.Tensor) -> torch.Tensor:
     """
     if min(ddf.shape[2:]) < 2:
         raise ValueError(f"a cell needs two voxels along each axis, got shape {tuple(ddf.shape)}.")
+    if ddf.requires_grad:
+        return _negative_volume(ddf)
     cells = [n - 1 for n in ddf.shape[2:]]
     result = ddf.new_empty(len(ddf), *cells)
-    for image, values in zip(ddf, result):
+    for index, image in enumerate(ddf):
         for rows in slabs(cells):
-            values[rows] = _negative_volume(image[None, :, rows.start : rows.stop + 1])[0]
+            result[index, rows] = _negative_volume(image[None, :, rows.start : rows.stop + 1])[0]
     return result
 
 
@@ -115,11 +119,11 @@ def folding_measures(
     """
     if mask is None:
         mask = torch.ones_like(determinant, dtype=torch.bool)
+    inverted = mean(masked(volume, mask[(slice(None), *[slice(None, -1)] * (volume.ndim - 1))]))
     inside = masked(determinant, mask)
-    cells = masked(volume, mask[(slice(None), *[slice(None, -1)] * (volume.ndim - 1))])
     return {
         "folding_percent": 100 * share(inside <= 0),
-        "ndv_percent": 100 * mean(cells),
+        "ndv_percent": 100 * inverted,
         "std_log_jacobian": deviation(masked(inside, inside > 0), lambda part: part.log().double()),
     }
 

@@ -67,3 +67,11 @@ def test_an_inverse_and_ids_in_slabs_are_those_of_the_whole(monkeypatch):
     monkeypatch.setattr(module, "SLAB", 1)
     for a, b in zip(whole, results()):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_measures_of_a_field_have_gradients():
+    ddf = (torch.rand(2, 3, 6, 5, 4, generator=torch.Generator().manual_seed(0)) * 3).requires_grad_()
+    for measure in (jacobian_determinant, non_diffeomorphic_volume):
+        values = measure(ddf)
+        assert torch.equal(values, measure(ddf.detach()))
+        assert torch.autograd.grad(values.square().sum(), ddf)[0].abs().sum() > 0
