@@ -25,8 +25,18 @@ from ..support.memory import GIB, memory_bytes
 from ..support.notices import warn
 from .alignment import grid_corners
 from .frame import itk_affine
+from .other_formats import BY_ITK, BY_NIBABEL, open_by_itk, open_by_nibabel
 
-__all__ = ["LoadPaird", "Source", "as_nifti", "check_same_grid", "open_nifti", "read_nifti", "read_voxels"]
+__all__ = [
+    "LoadPaird",
+    "Source",
+    "as_nifti",
+    "check_same_grid",
+    "open_image",
+    "open_nifti",
+    "read_nifti",
+    "read_voxels",
+]
 
 LARGEST = 1e18  # value of an image; its square fits into single precision
 DUST, MOST_DUST = 1e-3, 0.25  # of label maps: how far from a whole number is still that number
@@ -48,7 +58,7 @@ def as_nifti(source: Source, role: str) -> nib.Nifti1Image:
         InputError: when there is no such file, it is not NIfTI, or the source is none of these.
     """
     if isinstance(source, str | Path):
-        return open_nifti(source, role)
+        return open_image(source, role)
     if isinstance(source, SpatialImage):
         image = source if isinstance(source, nib.Nifti1Image) else nib.Nifti1Image.from_image(source)
         with_own_affine = not np.array_equal(image.affine, image.header.get_best_affine(), equal_nan=True)
@@ -67,8 +77,29 @@ def as_nifti(source: Source, role: str) -> nib.Nifti1Image:
     return image
 
 
+def open_image(path: str | Path, role: str) -> nib.Nifti1Image:
+    """Open an image file, or the folder of a DICOM series, in ITK's frame.
+
+    Args:
+        path: NIfTI (``.nii``, ``.nii.gz``, ``.img`` with ``.hdr``), FreeSurfer (``.mgz``, ``.mgh``), NRRD (``.nrrd``,
+            ``.nhdr``), MetaImage (``.mha``, ``.mhd``), or a folder with one DICOM series.
+        role: what the file is (``fixed``, ``label_moving``, ...), for messages.
+
+    Raises:
+        InputError: when there is no such file, or it cannot be read.
+    """
+    path = user_path(path, role)
+    opened = open_by_nibabel if path.name.endswith(BY_NIBABEL) else open_by_itk
+    if not path.is_dir() and not (path.is_file() and path.name.endswith((*BY_NIBABEL, *BY_ITK))):
+        return open_nifti(path, role)
+    with _reported_as_damage(f"{role}: {path}", path.suffix.upper()[1:] or "DICOM"):
+        image = opened(path, f"{role}: {path}")
+    image.file_map["image"].filename = str(path)
+    return _in_frame_of_itk(image, role)
+
+
 def open_nifti(path: str | Path, role: str) -> nib.Nifti1Image:
-    """Open a file: its header and affine, which is ITK's, are read, its voxels not yet.
+    """Open a NIfTI file: its header and affine, which is ITK's, are read, its voxels not yet.
 
     Args:
         path: a ``.nii`` or ``.nii.gz`` file.
@@ -132,13 +163,15 @@ def read_voxels(image: nib.Nifti1Image, role: str, dtype: type | None = None) ->
 
 
 @contextmanager
-def _reported_as_damage(name: str) -> Iterator[None]:
+def _reported_as_damage(name: str, form: str = "NIfTI") -> Iterator[None]:
     """nibabel, gzip, zlib and numpy each have their own errors for a damaged file."""
     try:
         yield
+    except InputError:
+        raise
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{name} cannot be read as NIfTI; it may be damaged ({reason}).") from error
+        raise InputError(f"{name} cannot be read as {form}; it may be damaged ({reason}).") from error
 
 
 def read_nifti(source: Source, role: str, spatial_dims: int = 3, label: bool = False) -> MetaTensor:

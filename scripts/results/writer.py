@@ -93,7 +93,7 @@ class RegistrationWriter:
             InputError: when it holds the result of others, or files that are no results, and may not be overwritten.
         """
         folder = self.folder(pair)
-        if not all(file.is_file() for file in _files(pair).values()):
+        if not all(file.exists() for file in _files(pair).values()):
             return False  # what is wrong is said where they are read
         killed = remove_debris(folder)
         record = read_record(folder / OUTPUTS[-1])

@@ -153,6 +153,10 @@ def finite(value: Any) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """Return the checksum of a file."""
+    """Return the checksum of a file, or of the names and checksums of all files of a folder."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        listed = "".join(f"{sha256(file)} {file.relative_to(path)}\n" for file in files)
+        return hashlib.sha256(listed.encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
