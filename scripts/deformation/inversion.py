@@ -90,7 +90,7 @@ def invert_on_grid(
         affine: voxel to world of the fixed grid, 4x4.
         alignment: from the fixed to the moving world, 4x4; the part of ``ddf`` that is affine.
         moving_affine: voxel to world of the moving grid, 4x4.
-        shape: of the moving grid.
+        shape: the three sizes of the moving grid.
     """
     affine, alignment, moving_affine = affine.double(), alignment.double(), moving_affine.double()
     aligned = torch.linalg.solve(affine, alignment @ affine)  # the map, in voxels of the fixed grid

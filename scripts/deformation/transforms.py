@@ -14,6 +14,7 @@ import torch
 from ..support.errors import InputError
 from .grid import apply_affine, lattice, sample
 from .inversion import invert_ddf
+from .slabs import slabs
 
 __all__ = ["Affine", "Chain", "Displacement", "Inverted", "Transform", "ddf_on_grid", "resample"]
 
@@ -23,7 +24,6 @@ INTERPOLATIONS = {
     "label": sitk.sitkLabelLinear,
     "spline": sitk.sitkBSpline3,
 }
-SLAB = 2**21  # points that are mapped at once
 TOLERANCE = 1e-3  # voxels, of an inverse
 
 
@@ -153,11 +153,10 @@ def ddf_on_grid(
     affine = affine.double()
     back = torch.linalg.inv(affine if target is None else target.double())
     result = torch.empty(3, *shape, dtype=torch.float64)
-    thickness = max(1, SLAB // max(1, shape[1] * shape[2]))
-    for first in range(0, shape[0], thickness):
-        part = result[:, first : first + thickness]
+    for rows in slabs(shape):
+        part = result[:, rows]
         voxels = lattice(part.shape[1:], torch.float64)
-        voxels[0] += first
+        voxels[0] += rows.start
         points = transform(apply_affine(affine, voxels.flatten(1)))
         part.copy_(apply_affine(back, points).view_as(part) - voxels)
     return result

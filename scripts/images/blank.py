@@ -29,7 +29,7 @@ class FindBlankSlicesd(Transform):
     ``MOST_FILLED`` side by side are interpolated between their neighbours, so that they move like these.
 
     Args:
-        spatial_dims: of the network: 2 registers stacks, 3 volumes.
+        spatial_dims: 2 or 3, as the network: 2 registers stacks, 3 volumes.
     """
 
     def __init__(self, spatial_dims: int) -> None:

@@ -125,9 +125,9 @@ def _place(
     Args:
         image: shape (1, X, Y, Z), whose axes and first voxel are those of the grid, too.
         affine: voxel to world of the grid.
-        shape: of the grid.
+        shape: the three sizes of the grid.
         middle: first voxels of the window in the middle of the grid.
-        size: of the window.
+        size: size of the window, in voxels of the grid.
 
     Returns:
         the first voxels of the window.
@@ -159,10 +159,10 @@ def _first_voxel(profile: np.ndarray, position: np.ndarray, length: int, middle:
 
     Args:
         profile: foreground of each plane of the image.
-        position: of these planes, in voxels of the grid.
-        length: of the grid.
+        position: places of these planes, in voxels of the grid.
+        length: number of voxels of the grid.
         middle: first voxel of the window in the middle.
-        size: of the window.
+        size: size of the window, in voxels of the grid.
     """
     starts = np.arange(length - size + 1)
     total = np.concatenate([[0], profile.cumsum()])

@@ -30,8 +30,8 @@ def itk_affine(header: nib.Nifti1Header, name: str) -> np.ndarray:
     """The affine from voxels to RAS millimetres that ITK finds in a header.
 
     Args:
-        header: of a NIfTI file.
-        name: of the file, for messages.
+        header: the header of a NIfTI file.
+        name: name of the file, for messages.
 
     Returns:
         shape (4, 4). Where ITK and nibabel agree, as in nearly all files, it is nibabel's to the last digit.

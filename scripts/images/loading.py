@@ -1,4 +1,4 @@
-"""Reading of images, one or those of a pair, with every complaint in one line that names the file."""
+"""Reads and checks images and pairs of images; every error is one line that names the file."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ Source = str | Path | SpatialImage | MetaTensor
 
 
 def as_nifti(source: Source, role: str) -> nib.Nifti1Image:
-    """Open a file, or take an image that is in memory, as nibabel's image with its header.
+    """Open a file, or convert an image in memory, to nibabel's image with its header.
 
     Args:
         source: see :data:`Source`.
-        role: what the image is (``fixed``, ``label_moving``, ...), for messages.
+        role: the key of the image (``fixed``, ``label_moving``, ...), for messages.
 
     Raises:
         InputError: when there is no such file, it is not NIfTI, or the source is none of these.
@@ -124,7 +124,7 @@ def open_nifti(path: str | Path, role: str) -> nib.Nifti1Image:
 
 
 def _in_frame_of_itk(image: nib.Nifti1Image, role: str) -> nib.Nifti1Image:
-    """The same image where ITK places it, in millimetres; see :func:`itk_affine`."""
+    """Return the same image where ITK places it, in millimetres; see :func:`itk_affine`."""
     affine = itk_affine(image.header, f"{role}: {_name(image)}")
     if np.array_equal(affine, image.affine):
         return image
@@ -134,14 +134,14 @@ def _in_frame_of_itk(image: nib.Nifti1Image, role: str) -> nib.Nifti1Image:
 
 
 def read_voxels(image: nib.Nifti1Image, role: str, dtype: type | None = None) -> np.ndarray:
-    """The voxels of a file that :func:`open_nifti` opened, with its scale factors applied.
+    """Read the voxels of an open file, with its scale factors applied.
 
-    A compressed file is read to its end, where its checksum stands, which nibabel alone does not compare.
+    A compressed file is read to its end, so that its checksum is compared, which nibabel does not do.
 
     Args:
         image: the open file.
         role: what the file is, for messages.
-        dtype: of the result; None is that of the file.
+        dtype: data type of the result; None means that of the file.
 
     Raises:
         InputError: when the file is damaged.
@@ -164,7 +164,7 @@ def read_voxels(image: nib.Nifti1Image, role: str, dtype: type | None = None) ->
 
 @contextmanager
 def _reported_as_damage(name: str, form: str = "NIfTI") -> Iterator[None]:
-    """nibabel, gzip, zlib and numpy each have their own errors for a damaged file."""
+    """Turn the errors of nibabel, gzip, zlib and numpy for a damaged file into one."""
     try:
         yield
     except InputError:
@@ -180,8 +180,8 @@ def read_nifti(source: Source, role: str, spatial_dims: int = 3, label: bool = F
     Args:
         source: a ``.nii`` or ``.nii.gz`` file, or an image in memory. Trailing axes of size 1 are dropped.
         role: what the file is (``fixed``, ``label_moving``, ...), for messages.
-        spatial_dims: of the network: 3 wants a volume, 2 a stack of slices (X, Y, Z) or one slice (X, Y), which
-            becomes a stack of one.
+        spatial_dims: 2 or 3, as the network. 3 expects a volume; 2 expects a stack of slices (X, Y, Z), or one slice
+            (X, Y), which becomes a stack of one.
         label: whether whole numbers are wanted.
 
     Returns:
@@ -212,7 +212,7 @@ def check_affine(affine: np.ndarray, name: str) -> None:
 
     Args:
         affine: voxel to RAS millimetres.
-        name: of the image, for the message.
+        name: name of the image, for the message.
     """
     sizes = np.linalg.svd(affine[:3, :3], compute_uv=False) if np.isfinite(affine).all() else np.zeros(3)
     if min(sizes) < 1e-6 or max(sizes) > 1e6 or min(sizes) < 1e-6 * max(sizes):
@@ -220,7 +220,7 @@ def check_affine(affine: np.ndarray, name: str) -> None:
 
 
 def _name(source: Source) -> str:
-    """How messages call an image."""
+    """Return the name of an image in messages."""
     if isinstance(source, SpatialImage):
         return source.get_filename() or "the image in memory"
     return str(Path(source).expanduser()) if isinstance(source, str | Path) else "the image in memory"
@@ -260,7 +260,7 @@ def _image_values(data: np.ndarray, name: str) -> np.ndarray:
 
 
 def _label_values(data: np.ndarray, name: str, slope: float) -> np.ndarray:
-    """Ids as int32, or as int64 where they need it; the dust of a scaled save or of a resampling is wiped off."""
+    """Return ids as int32, or int64 if necessary; small errors of a scaled file or of a resampling are rounded."""
     if data.dtype.kind == "f":
         missing = _count_missing(data, name)
         if missing:
@@ -280,7 +280,7 @@ def _label_values(data: np.ndarray, name: str, slope: float) -> np.ndarray:
 
 
 def _count_missing(data: np.ndarray, name: str) -> int:
-    """How many values are NaN; infinite ones are an error."""
+    """Count the NaN values; infinite values are an error."""
     finite = np.isfinite(data)
     if finite.all():
         return 0
@@ -295,8 +295,8 @@ class LoadPaird(Transform):
     """Read and check the images of a pair: ``fixed``, ``moving`` and, where given, ``label_fixed``, ``label_moving``.
 
     Args:
-        spatial_dims: of the network: 3 wants volumes; 2 wants stacks whose slices lie along the last axis.
-        memory_limit: GiB that the whole registration may take; None is what is free.
+        spatial_dims: 2 or 3, as the network. 3 expects volumes; 2 expects stacks with slices along the last axis.
+        memory_limit: GiB that the whole registration may take; None means all that is free.
 
     Raises:
         InputError: when an image is not usable, or a label lies on another grid than its image, or the registration
@@ -345,8 +345,8 @@ def check_same_grid(label: MetaTensor, image: MetaTensor, name: str, image_name:
     Args:
         label: shape (1, X, Y, Z).
         image: shape (1, X, Y, Z).
-        name: of the label map, for the message.
-        image_name: of the image, for the message.
+        name: name of the label map, for the message.
+        image_name: name of the image, for the message.
     """
     if label.shape != image.shape:
         raise InputError(

@@ -28,7 +28,7 @@ def open_by_nibabel(path: Path, name: str) -> nib.Nifti1Image:
 
     Args:
         path: the file.
-        name: what it is, for messages.
+        name: its role and name, for messages.
 
     Raises:
         InputError: when the pair is of Analyze 7.5, which does not say where left is.
@@ -53,7 +53,7 @@ def open_by_itk(path: Path, name: str) -> nib.Nifti1Image:
 
     Args:
         path: the file or folder.
-        name: what it is, for messages.
+        name: its role and name, for messages.
 
     Raises:
         InputError: when the folder does not hold exactly one series of evenly spaced slices, or the image is not a

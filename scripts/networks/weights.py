@@ -18,9 +18,9 @@ def load_weights(network: nn.Module, path: str | Path | None, device: torch.devi
     """Load a state dictionary, check that it fits, and return the network on the device.
 
     Args:
-        network: what the weights are for.
+        network: the network that the weights are for.
         path: a file of ``torch.save``: a state dictionary, or a training checkpoint that holds one as ``network``.
-        device: where the network goes.
+        device: the device to which the network is moved.
 
     Raises:
         InputError: when the file is missing, unreadable, or holds the weights of another configuration.
@@ -48,7 +48,7 @@ def load_torchscript(path: str | Path, device: torch.device | str = "cpu") -> nn
 
     Args:
         path: the file.
-        device: where the network goes.
+        device: the device to which the network is moved.
 
     Raises:
         InputError: when the file is missing, or not a TorchScript module.

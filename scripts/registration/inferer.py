@@ -1,4 +1,4 @@
-"""From the network's input to its displacement field, in parts where memory is short."""
+"""Runs a registration network, in parts if memory is short."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RegistrationInferer(Inferer):
     slices go in smaller batches, and a pair that is too large alone at half the resolution, with a warning.
 
     Args:
-        spatial_dims: of the network.
+        spatial_dims: 2 or 3, as the network.
         amp: convolutions in half precision: ``auto`` where the device has bfloat16 in hardware, True or False always
             or never.
         memory_limit: GiB that a registration may take; None is what is free.

@@ -1,4 +1,4 @@
-"""What is known of one pair after its registration, computed when it is asked for."""
+"""The results of one registered pair, computed when they are asked for."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ __all__ = ["RegisteredPair"]
 
 
 class RegisteredPair:
-    """One registered pair. All but the displacement is computed when it is first asked for, and kept.
+    """One registered pair. All results but the displacement are computed when they are first asked for, and kept.
 
     Images, labels and fields lie on the fixed image's own grid, in its orientation: MetaTensors of shape
     (C, X, Y, Z), on the CPU; a single slice has Z = 1. The inverse lies on the moving image's grid.
 
     Args:
-        inputs: the pair as it was given: ``fixed``, ``moving`` and, where there are any, labels and displacements.
+        inputs: the pair as it was given: ``fixed``, ``moving`` and, if there are any, labels and displacements.
         data: the pair as it was read: ``native_fixed``, ``native_moving`` and labels, (1, X, Y, Z), and ``alignment``,
             the 4x4 map from the fixed to the moving world that was applied before the network.
         ddf: the displacement in voxels of the fixed grid, alignment included, shape (3, X, Y, Z).
-        spatial_dims: of the network: the fields of a 2D one are measured slice by slice.
-        measure: from this object to its ``metrics``.
-        weights: file of the network's weights; None where no weights were used.
-        true_ddf: what the displacement should be, where it is known.
+        spatial_dims: 2 or 3, as the network. The fields of a 2D network are measured slice by slice.
+        measure: computes the ``metrics`` of this object.
+        weights: file of the network's weights; None if no weights were used.
+        true_ddf: the true displacement, if it is known.
         fill: the intensity outside of the moving image; None means its minimum.
 
     Attributes:
         fixed, moving: the images as read, each on its own grid.
         label_fixed, label_moving: the label maps as read, or None.
-        intensity_range: the intensities that were 0 and 1 to the network; None stands for each image's percentiles.
-        ddf: as above: warped(x) = moving(x + ddf(x)).
-        warnings: what the user should know about the images or the result, one line each.
-        settings: a text that differs where the options of the registration differ, or None.
-        seconds: what each stage took: ``read``, ``network``, ``native_grid`` and, once it is saved, ``write``.
+        intensity_range: the intensities that became 0 and 1; None means those of each image by itself.
+        ddf: the displacement in voxels: warped(x) = moving(x + ddf(x)).
+        warnings: warnings about the images or the result, one line each.
+        settings: a text that changes with the options of the registration, or None.
+        seconds: time of each stage: ``read``, ``network``, ``native_grid`` and, after saving, ``write``.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RegisteredPair:
 
     @cached_property
     def label_warped(self) -> MetaTensor | None:
-        """The moving label, by nearest neighbour; 0 outside of it; None where there is none."""
+        """The moving label, by nearest neighbour; 0 outside of it; None if there is none."""
         return None if self.label_moving is None else self.carry(self.label_moving, "nearest")
 
     @property
@@ -96,7 +96,7 @@ class RegisteredPair:
 
     @property
     def label_resampled(self) -> MetaTensor | None:
-        """The moving label before the registration, with the alignment alone; None where there is none."""
+        """The moving label before the registration, with the alignment alone; None if there is none."""
         label = self.label_moving
         return None if label is None else self._align(label, "nearest")
 
@@ -113,13 +113,13 @@ class RegisteredPair:
 
     @cached_property
     def inversion(self) -> Inverse:
-        """The inverse, and how good it is."""
+        """The inverse, and its accuracy."""
         ddf = convert_to_tensor(self.ddf, track_meta=False)
         return invert_on_grid(ddf, self.fixed.affine, self.alignment, self.moving.affine, self.moving.shape[1:])
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The measures, in dictionaries of dictionaries as in ``metrics.json``; NaN where one is not defined."""
+        """The measures, in nested dictionaries as in ``metrics.json``; NaN if a measure is not defined."""
         start = time.perf_counter()
         with collect_warnings(self.warnings):
             metrics = self._measure(self)
@@ -127,7 +127,7 @@ class RegisteredPair:
         return metrics
 
     def carry(self, image: MetaTensor, mode: str = "bilinear") -> MetaTensor:
-        """Bring any image or label of the moving subject to the fixed grid.
+        """Resample any image or label of the moving subject to the fixed grid.
 
         Args:
             image: shape (C, X, Y, Z) or (C, X, Y), on any grid in the moving image's world.
@@ -147,8 +147,8 @@ class RegisteredPair:
         """Write the files that ``inference.yaml`` writes: see ``scripts.results.writer.OUTPUTS``.
 
         Args:
-            folder: where to; it is made where it is not there.
-            overwrite: replace files of these names that are there.
+            folder: the folder for the files; it is made if it does not exist.
+            overwrite: replace existing files with these names.
 
         Raises:
             InputError: when there are such files, or the folder cannot be written to.

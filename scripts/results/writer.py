@@ -45,14 +45,15 @@ OUTPUTS = (
 
 
 class RegistrationWriter:
-    """Writes the results of pairs below an output folder, all on the fixed image's own grid and with its header, the
-    inverse on the moving image's.
+    """Writes the results of pairs below an output folder, on the fixed image's own grid and with its header.
+
+    The inverse is on the moving image's grid.
 
     Args:
-        output_dir: the folder; a pair's own is ``output_dir / name``.
-        weights: the file whose checksum goes into ``metrics.json``; None when no network is used.
-        overwrite: replace what is there.
-        again: replace results, but nothing else.
+        output_dir: the folder; each pair has its own, ``output_dir / name``.
+        weights: file whose checksum is written to ``metrics.json``; None if no network is used.
+        overwrite: replace existing files.
+        again: replace existing results, but no other files.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class RegistrationWriter:
         """Make the output folder, before anything is registered.
 
         Args:
-            pairs: all that are to be registered.
+            pairs: all pairs that will be registered.
 
         Raises:
             InputError: when it cannot be written to, or an input has the name and place of a result.
@@ -81,16 +82,16 @@ class RegistrationWriter:
         prepare_folder(self.output_dir)
 
     def is_done(self, pair: Mapping[str, Any], settings: str | None = None) -> bool:
-        """Whether the pair's folder holds the result of the same files, weights and options, and may be skipped.
+        """Return whether the pair's folder holds the result of the same files, weights and options.
 
-        What a killed run left in the folder is removed.
+        Remains of a killed run are removed from the folder.
 
         Args:
             pair: the names of the input files.
-            settings: a text that differs where the options differ that change a result.
+            settings: a text that changes with every option that can change a result.
 
         Raises:
-            InputError: when it holds the result of others, or files that are no results, and may not be overwritten.
+            InputError: when the folder holds another result, or other files, and may not be overwritten.
         """
         folder = self.folder(pair)
         if not all(file.exists() for file in _files(pair).values()):
@@ -115,21 +116,21 @@ class RegistrationWriter:
         raise InputError(f"output_dir: {folder} holds {found}: expected an empty folder, or --overwrite true.")
 
     def write(self, result: RegisteredPair) -> None:
-        """Write the files of a pair, which has a ``name``, to its folder; what is there is replaced."""
+        """Write the files of a pair, which has a ``name``, to its folder; existing files are replaced."""
         write_results(result, self.folder(result.inputs), overwrite=True)
 
     def missing(self, pair: Mapping[str, Any]) -> bool:
-        """Whether a result that was written is not there any more."""
+        """Return whether a result was written and does not exist any more."""
         return not (self.folder(pair) / OUTPUTS[-1]).is_file()
 
 
 def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False) -> None:
-    """Write the files named in ``OUTPUTS``; ``metrics.json`` comes last, so its presence says that all are there.
+    """Write the files of ``OUTPUTS``. ``metrics.json`` is the last one: if it exists, all files exist.
 
     Args:
         result: the registered pair.
-        folder: where to; it is made where it is not there.
-        overwrite: replace files of these names that are there.
+        folder: the folder for the files; it is made if it does not exist.
+        overwrite: replace existing files with these names.
 
     Raises:
         InputError: when there are such files, one of them is an input, or the folder cannot be written to.
@@ -160,18 +161,18 @@ def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False)
 
 
 def _files(inputs: Mapping[str, Any]) -> dict[str, Path]:
-    """The inputs that were given as files, not as images in memory."""
+    """Return the inputs that were given as files, not as images in memory."""
     return {key: Path(inputs[key]) for key in FILES if isinstance(inputs.get(key), str | Path)}
 
 
 def _inputs(pair: Mapping[str, Any], weights: Path | None) -> dict[Path, str]:
-    """What a pair is made from, in words, by where it lies and where the links to it lie that were named."""
+    """Describe the inputs of a pair, keyed by their places and by those of the links that lead to them."""
     files = {**_files(pair), **({} if weights is None else {"weights": weights})}
     return {place: f"{key}: {path}" for key, path in files.items() for place in (_entry(path), path.resolve())}
 
 
 def _entry(path: Path) -> Path:
-    """The place of a file or of a link to it, in folders without links."""
+    """Return the place of a file, or of a link to it, with all links in its folder resolved."""
     return Path(os.path.realpath(path.parent), path.name)
 
 
@@ -184,7 +185,7 @@ def _keep_inputs(folder: Path, inputs: Mapping[Path, str]) -> None:
 
 def _checksums(inputs: Mapping[str, Any], weights: Path | None) -> dict[str, str]:
     paths = _files(inputs)
-    if weights is not None and "displacement" not in inputs:  # which stands in the network's place
+    if weights is not None and "displacement" not in inputs:  # a displacement replaces the network
         paths = {"weights": weights, **paths}
     return {key: sha256(path) for key, path in paths.items()}
 
