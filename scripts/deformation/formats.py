@@ -12,8 +12,8 @@ import torch
 from ..images.alignment import RAS_TO_LPS
 from ..images.loading import open_nifti, read_voxels
 from ..support.errors import InputError
+from ..support.slabs import slabs
 from .grid import apply_affine, lattice, sample_grid
-from .slabs import slabs
 
 __all__ = ["ddf_to_itk", "image_like", "label_type", "read_displacement", "read_vectors"]
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from monai.utils import convert_to_tensor
 
-from .slabs import slabs
+from ..support.slabs import slabs
 
 __all__ = [
     "apply_affine",

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from ..support.slabs import slabs
 from .grid import apply_affine, lattice, lengths_mm, sample
-from .slabs import slabs
 
 __all__ = ["TOLERANCE", "Inverse", "invert_ddf", "invert_on_grid"]
 

@@ -11,7 +11,7 @@ from itertools import product
 
 import torch
 
-from .slabs import deviation, masked, mean, share, slabs
+from ..support.slabs import deviation, masked, mean, share, slabs
 
 __all__ = [
     "folding_measures",

@@ -12,9 +12,9 @@ import SimpleITK as sitk
 import torch
 
 from ..support.errors import InputError
+from ..support.slabs import slabs
 from .grid import apply_affine, lattice, sample
 from .inversion import invert_ddf
-from .slabs import slabs
 
 __all__ = ["Affine", "Chain", "Displacement", "Inverted", "Transform", "ddf_on_grid", "resample"]
 

@@ -12,8 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import Spacing, SpatialCrop, SpatialPad, SpatialResample, Transform
 from monai.utils import fall_back_tuple
 
-from ..deformation.slabs import slabs
 from ..support.notices import warn
+from ..support.slabs import slabs
 
 __all__ = ["ResampleMovingd", "ResampleToGridd", "find_foreground"]
 

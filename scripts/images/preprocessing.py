@@ -14,6 +14,7 @@ from monai.transforms import (
     Transform,
 )
 
+from ..support.errors import InputError
 from ..support.keys import IMAGES, LABELS
 from ..support.notices import collect_warnings
 from .alignment import AlignWorldsd
@@ -23,6 +24,8 @@ from .intensities import ClampPaddingd, ScaleIntensitiesd
 from .loading import LoadPaird
 
 __all__ = ["preprocess_pair"]
+
+LARGEST_ID = 2**24  # the whole numbers up to this one are exact in single precision
 
 
 def preprocess_pair(
@@ -65,9 +68,10 @@ def preprocess_pair(
         ClearBlankSlicesd(),
     ]
     if labels_on_grid:
-        transforms.append(
-            ResampleToMatchd(LABELS, key_dst="fixed", mode="nearest", padding_mode="zeros", allow_missing_keys=True)
-        )
+        transforms += [
+            CheckLabelIdsd(),
+            ResampleToMatchd(LABELS, key_dst="fixed", mode="nearest", padding_mode="zeros", allow_missing_keys=True),
+        ]
     return WithWarnings([*transforms, ConcatPaird()])
 
 
@@ -79,6 +83,19 @@ class WithWarnings(Compose):
         with collect_warnings(texts):
             result = super().__call__(input_, *args, **kwargs)
         return {**result, "warnings": texts}
+
+
+class CheckLabelIdsd(Transform):
+    """Refuse label ids that single precision, in which MONAI resamples labels, cannot tell from their neighbours."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        for key in LABELS:
+            if key in data and int(data[key].abs().max()) > LARGEST_ID:
+                raise InputError(
+                    f"{key}: {data[key].meta['filename_or_obj']} has the label {int(data[key].max())}: a training "
+                    f"takes ids up to {LARGEST_ID}."
+                )
+        return dict(data)
 
 
 class ConcatPaird(Transform):

@@ -19,10 +19,10 @@ from ..deformation.jacobian import (
     non_diffeomorphic_volume,
     published_measures,
 )
-from ..deformation.slabs import SLAB, masked, mean, share
 from ..images.intensities import DUST, find_range, tissue_floor
 from ..support.errors import InputError
 from ..support.notices import warn
+from ..support.slabs import SLAB, masked, mean, share
 
 if TYPE_CHECKING:
     from .registered import RegisteredPair

@@ -1,1 +1,1 @@
-"""What everything else uses: errors in one line, files, the command line, processes."""
+"""What everything else uses: errors in one line, files, the command line, processes, memory."""

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-from scripts.deformation import slabs as module
 from scripts.deformation.grid import sample
 from scripts.deformation.inversion import invert_on_grid
 from scripts.deformation.jacobian import (
@@ -14,7 +13,8 @@ from scripts.deformation.jacobian import (
     non_diffeomorphic_volume,
     published_measures,
 )
-from scripts.deformation.slabs import deviation, masked, mean, share, slabs
+from scripts.support import slabs as module
+from scripts.support.slabs import deviation, masked, mean, share, slabs
 
 
 def test_slabs_cover_the_grid(monkeypatch):
