@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from .overview import draw_overview
 if TYPE_CHECKING:
     from .registered import RegisteredPair
 
-__all__ = ["OUTPUTS", "RegistrationWriter", "write_results"]
+__all__ = ["OUTPUTS", "RegistrationWriter", "choose_outputs", "write_results"]
 
 OUTPUTS = (
     "moving_warped.nii.gz",
@@ -44,6 +44,23 @@ OUTPUTS = (
 )
 
 
+def choose_outputs(names: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Return the files of ``OUTPUTS`` with these names; ``metrics.json`` is always one of them.
+
+    Args:
+        names: names without their endings, such as ``displacement``; None means all files.
+
+    Raises:
+        InputError: when there is no such file.
+    """
+    known = {file.partition(".")[0]: file for file in OUTPUTS}
+    wanted = list(known) if names is None else [names] if isinstance(names, str) else list(names)
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"--outputs has '{name}': expected some of {', '.join(known)}.")
+    return tuple(file for name, file in known.items() if name in wanted or file == OUTPUTS[-1])
+
+
 class RegistrationWriter:
     """Writes the results of pairs below an output folder, on the fixed image's own grid and with its header.
 
@@ -54,15 +71,22 @@ class RegistrationWriter:
         weights: file whose checksum is written to ``metrics.json``; None if no network is used.
         overwrite: replace existing files.
         again: replace existing results, but no other files.
+        outputs: see :func:`choose_outputs`.
     """
 
     def __init__(
-        self, output_dir: str | Path, weights: str | Path | None, overwrite: bool = False, again: bool = False
+        self,
+        output_dir: str | Path,
+        weights: str | Path | None,
+        overwrite: bool = False,
+        again: bool = False,
+        outputs: Sequence[str] | str | None = None,
     ) -> None:
         self.output_dir = user_path(output_dir, "output_dir")
         self.weights = None if weights is None else user_path(weights, "weights")
         self.overwrite = overwrite
         self.again = again
+        self.outputs = choose_outputs(outputs)
 
     def folder(self, pair: Mapping[str, Any]) -> Path:
         return self.output_dir / pair["name"]
@@ -109,7 +133,7 @@ class RegistrationWriter:
             found = f"{there[0]}, which is no result of a registration"
         elif record.get("sha256") != _checksums(pair, self.weights):
             found = "the result of other files or weights"
-        elif record.get("settings") != settings:
+        elif record.get("settings") != settings or not {*self.outputs} <= {*record.get("outputs", ())}:
             found = "the result of other options"
         else:
             return True
@@ -117,20 +141,23 @@ class RegistrationWriter:
 
     def write(self, result: RegisteredPair) -> None:
         """Write the files of a pair, which has a ``name``, to its folder; existing files are replaced."""
-        write_results(result, self.folder(result.inputs), overwrite=True)
+        write_results(result, self.folder(result.inputs), overwrite=True, outputs=self.outputs)
 
     def missing(self, pair: Mapping[str, Any]) -> bool:
         """Return whether a result was written and does not exist any more."""
         return not (self.folder(pair) / OUTPUTS[-1]).is_file()
 
 
-def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False) -> None:
-    """Write the files of ``OUTPUTS``. ``metrics.json`` is the last one: if it exists, all files exist.
+def write_results(
+    result: RegisteredPair, folder: Path, overwrite: bool = False, outputs: Sequence[str] = OUTPUTS
+) -> None:
+    """Write files of ``OUTPUTS``. ``metrics.json`` is the last one: if it exists, all files exist.
 
     Args:
         result: the registered pair.
         folder: the folder for the files; it is made if it does not exist.
         overwrite: replace existing files with these names.
+        outputs: the files to write; nothing is computed for others.
 
     Raises:
         InputError: when there are such files, one of them is an input, or the folder cannot be written to.
@@ -144,9 +171,8 @@ def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False)
     checksums = _checksums(result.inputs, result.weights)
     fixed, moving = (as_nifti(result.inputs[key], key) for key in IMAGES)
     with replace_files(folder, OUTPUTS) as temporary:
-        for file, image in _images(fixed, moving, result):
-            nib.save(image, temporary / file)
-        draw_overview(result, temporary / "overview.png")
+        for file in outputs:
+            _write(file, result, fixed, moving, temporary)
         result.seconds["write"] = time.perf_counter() - start
         content = {
             **metrics,
@@ -155,6 +181,7 @@ def write_results(result: RegisteredPair, folder: Path, overwrite: bool = False)
             "files": {key: str(path.resolve()) for key, path in _files(result.inputs).items()},
             "sha256": checksums,
             "settings": result.settings,
+            "outputs": list(outputs),
             "versions": versions(),
         }
         (temporary / "metrics.json").write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
@@ -190,17 +217,23 @@ def _checksums(inputs: Mapping[str, Any], weights: Path | None) -> dict[str, str
     return {key: sha256(path) for key, path in paths.items()}
 
 
-def _images(
-    fixed: nib.Nifti1Image, moving: nib.Nifti1Image, result: RegisteredPair
-) -> Iterator[tuple[str, nib.Nifti1Image]]:
-    """The images of a result and the names of their files, one after the other to save memory."""
+def _write(file: str, result: RegisteredPair, fixed: nib.Nifti1Image, moving: nib.Nifti1Image, folder: Path) -> None:
+    """Write one file of ``OUTPUTS`` but the last; each is computed and written after the other to save memory."""
 
-    def scalar(values: Any, dtype: Any = np.float32) -> nib.Nifti1Image:
-        return image_like(np.asarray(values).reshape(fixed.shape[:3]).astype(dtype, copy=False), fixed)
+    def scalar(values: Any, dtype: Any = np.float32) -> None:
+        array = np.asarray(values).reshape(fixed.shape[:3]).astype(dtype, copy=False)
+        nib.save(image_like(array, fixed), folder / file)
 
-    yield "moving_warped.nii.gz", scalar(result.warped)
-    yield "displacement.nii.gz", ddf_to_itk(np.asarray(result.ddf), fixed)
-    yield "displacement_inverse.nii.gz", ddf_to_itk(np.asarray(result.inverse), moving)
-    yield "jacobian_determinant.nii.gz", scalar(result.jacobian)
-    if result.label_warped is not None:
-        yield "label_warped.nii.gz", scalar(result.label_warped, label_type(np.asarray(result.label_warped)))
+    match file.partition(".")[0]:
+        case "moving_warped":
+            scalar(result.warped)
+        case "label_warped" if result.label_warped is not None:
+            scalar(result.label_warped, label_type(np.asarray(result.label_warped)))
+        case "displacement":
+            nib.save(ddf_to_itk(np.asarray(result.ddf), fixed), folder / file)
+        case "displacement_inverse":
+            nib.save(ddf_to_itk(np.asarray(result.inverse), moving), folder / file)
+        case "jacobian_determinant":
+            scalar(result.jacobian)
+        case "overview":
+            draw_overview(result, folder / file)

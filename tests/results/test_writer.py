@@ -164,3 +164,19 @@ def test_a_full_disk_is_told_in_one_line(pair, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"out/case cannot be written to \(No space left on device\)"):
         writer(tmp_path).write(result(pair))
     assert not list((tmp_path / "out" / "case").iterdir())
+
+
+def test_only_the_outputs_that_are_asked_for_are_computed_and_written(pair, tmp_path):
+    wanted = {"outputs": ["displacement", "moving_warped"]}
+    bare = result(pair)
+    for name in ("jacobian", "inverse", "resampled"):
+        delattr(bare, name)
+    writer(tmp_path, **wanted).write(bare)
+    folder = tmp_path / "out" / "case"
+    assert sorted(p.name for p in folder.iterdir()) == ["displacement.nii.gz", "metrics.json", "moving_warped.nii.gz"]
+    assert writer(tmp_path, **wanted).is_done(pair)
+    assert writer(tmp_path, outputs="displacement").is_done(pair)
+    with pytest.raises(InputError, match="holds the result of other options"):
+        writer(tmp_path).is_done(pair)
+    with pytest.raises(InputError, match=r"--outputs has 'warped': expected some of moving_warped, label_warped"):
+        writer(tmp_path, outputs=["warped"])
