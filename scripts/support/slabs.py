@@ -22,7 +22,7 @@ def masked(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return ``values[mask]`` for two tensors of one shape, without 24 bytes for each voxel."""
     if mask.ndim > 1 and len(mask) == 1:  # of a batch: cut the volume in it
         return masked(values[0], mask[0])
-    result, filled = values.new_empty(int(mask.count_nonzero())), 0
+    result, filled = values.new_empty((int(mask.count_nonzero()),)), 0
     for rows in slabs(mask.shape):
         found = values[rows][mask[rows]]
         result[filled : filled + len(found)] = found
