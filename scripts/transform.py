@@ -256,6 +256,10 @@ def _check_outputs(outputs: Sequence[Path], inputs: set[Path], options: argparse
     """Refuse outputs that are inputs or that exist, before anything is computed."""
     inputs = {path.resolve() for path in (*inputs, *(Path(file) for file, _ in options.passed))}
     for file in outputs:
+        if options.command in ("apply", "jacobian") and not file.name.endswith((".nii", ".nii.gz")):
+            raise InputError(f"output: {file} is not named as a NIfTI file: expected .nii or .nii.gz.")
+        if outputs.count(file) > 1:
+            raise InputError(f"output: {file} is named twice: expected one file for each image.")
         if file.resolve() in inputs:
             raise InputError(f"output: {file} is an input: expected another name.")
         if file.exists() and not options.overwrite:
