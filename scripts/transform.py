@@ -33,6 +33,7 @@ from .deformation.jacobian import jacobian_determinant
 from .deformation.points import read_points
 from .deformation.transform_files import read_transform, write_transform
 from .deformation.transforms import INTERPOLATIONS, Chain, ddf_on_grid, resample
+from .images.frame import set_millimetres
 from .images.loading import as_nifti, check_same_grid, read_nifti, read_voxels
 from .support.command_line import report_in_one_line
 from .support.errors import InputError
@@ -99,7 +100,7 @@ def _save(values: np.ndarray, grid: nib.Nifti1Image, image: nib.Nifti1Image, pat
     result = image_like(values.astype(dtype), grid)
     if values.ndim > 3:
         result.header.set_zooms((*result.header.get_zooms()[:3], image.header.get_zooms()[3]))
-        result.header.set_xyzt_units("mm", image.header.get_xyzt_units()[1])
+        set_millimetres(result.header, image.header)
     replace_file(path, lambda file: nib.save(result, file))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..images.alignment import RAS_TO_LPS
+from ..images.frame import set_millimetres
 from ..images.loading import open_nifti, read_voxels
 from ..support.errors import InputError
 from ..support.slabs import slabs
@@ -108,7 +109,7 @@ def image_like(data: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
     header = reference.header.copy()
     header.set_data_dtype(data.dtype)
     header.set_slope_inter(1, 0)
-    header.set_xyzt_units("mm", header.get_xyzt_units()[1])
+    set_millimetres(header)
     header["cal_min"] = header["cal_max"] = 0
     image = nib.Nifti1Image(data, reference.affine, header)
     code = int(reference.header["sform_code"]) or int(reference.header["qform_code"]) or 1

@@ -15,14 +15,15 @@ from monai.utils import optional_import
 
 from ..support.errors import InputError
 
-__all__ = ["itk_affine"]
+__all__ = ["itk_affine", "set_millimetres"]
 
 sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 FORMS = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 FIELDS = (*FORMS, "srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units")  # all that ITK looks at
-MILLIMETRES = ("unknown", "mm")
+UNKNOWN, MILLIMETRES = 0, 2  # codes of NIfTI, in the lowest three bits of xyzt_units
+TIMES = (8, 16, 24, 32, 40, 48)  # codes of the other bits
 MAX_DIFFERENCE = 0.05  # voxels at the corners of an image; below it, two frames are the same
 
 
@@ -52,10 +53,22 @@ def itk_affine(header: nib.Nifti1Header, name: str) -> np.ndarray:
     return affine if apart < MAX_DIFFERENCE * np.linalg.norm(found[:3, :3], axis=0).min() else found
 
 
+def set_millimetres(header: nib.Nifti1Header, time_of: nib.Nifti1Header | None = None) -> None:
+    """Say in a header that its unit of space is the millimetre; nibabel refuses headers with undefined units.
+
+    Args:
+        header: the header, which is changed.
+        time_of: the header that gives the unit of time, by default the same one.
+    """
+    time = int((header if time_of is None else time_of)["xyzt_units"]) // 8 * 8
+    header["xyzt_units"] = MILLIMETRES + (time if time in TIMES else 0)
+
+
 def _is_plain(header: nib.Nifti1Header, affine: np.ndarray) -> bool:
     """Whether the header places the image once, at right angles and in millimetres, with the voxels of ``pixdim``."""
     sform, qform = header["sform_code"] > 0, header["qform_code"] > 0
-    if not (sform or qform) or header.get_xyzt_units()[0] not in MILLIMETRES or not np.isfinite(affine).all():
+    unit = int(header["xyzt_units"]) % 8
+    if not (sform or qform) or unit not in (UNKNOWN, MILLIMETRES) or not np.isfinite(affine).all():
         return False
     zooms = np.asarray(header["pixdim"][1:4], dtype=float)
     if min(zooms) <= 0:
@@ -63,7 +76,12 @@ def _is_plain(header: nib.Nifti1Header, affine: np.ndarray) -> bool:
     directions = affine[:3, :3] / zooms
     if not np.allclose(directions.T @ directions, np.eye(3), atol=1e-4):
         return False
-    return not (sform and qform) or np.allclose(header.get_qform(), affine, rtol=0, atol=1e-4 * min(zooms))
+    if not (sform and qform):
+        return True
+    try:
+        return np.allclose(header.get_qform(), affine, rtol=0, atol=1e-4 * min(zooms))
+    except ValueError:  # of nibabel, for a quaternion that is none
+        return False
 
 
 def _read_by_itk(header: nib.Nifti1Header, name: str) -> np.ndarray:

@@ -24,7 +24,7 @@ from ..support.keys import IMAGES
 from ..support.memory import GIB, memory_bytes
 from ..support.notices import warn
 from .alignment import grid_corners
-from .frame import itk_affine
+from .frame import itk_affine, set_millimetres
 from .other_formats import BY_ITK, BY_NIBABEL, open_by_itk, open_by_nibabel
 
 __all__ = [
@@ -129,7 +129,7 @@ def _in_frame_of_itk(image: nib.Nifti1Image, role: str) -> nib.Nifti1Image:
     if np.array_equal(affine, image.affine):
         return image
     header = image.header.copy()
-    header.set_xyzt_units("mm", header.get_xyzt_units()[1])
+    set_millimetres(header)
     return type(image)(image.dataobj, affine, header, file_map=image.file_map)
 
 

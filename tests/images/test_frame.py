@@ -93,3 +93,27 @@ def test_an_image_in_memory_keeps_the_affine_that_it_was_given(tmp_path):
     np.testing.assert_allclose(read_nifti(nib.load(path), "fixed").affine.numpy(), affine_of_itk(path), atol=1e-4)
     image = nib.Nifti1Image(blobs((8, 9, 10)), OBLIQUE)
     np.testing.assert_array_equal(read_nifti(image, "fixed").affine.numpy(), OBLIQUE)
+
+
+def test_units_that_nifti_does_not_define_are_read_and_not_written(tmp_path):
+    path = write(tmp_path / "f.nii", sform=OBLIQUE, scode=1)
+    header = nib.load(path).header
+    header["xyzt_units"] = 152  # space: unknown; time: nothing that is defined
+    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
+    image = open_nifti(path, "fixed")
+    np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-4)
+    assert image_like(np.zeros((8, 9, 10), np.float32), image).header.get_xyzt_units() == ("mm", "unknown")
+
+
+def test_a_quaternion_that_is_none_beside_a_sform_is_left_to_itk(tmp_path):
+    path = write(tmp_path / "f.nii", sform=OBLIQUE, scode=1, qform=OBLIQUE, qcode=1)
+    header = nib.load(path).header
+    header["quatern_b"] = 1.2  # longer than 1
+    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
+    try:
+        expected = affine_of_itk(path)
+    except RuntimeError:
+        with pytest.raises(InputError, match="f.nii"):
+            open_nifti(path, "fixed")
+    else:
+        np.testing.assert_allclose(open_nifti(path, "fixed").affine, expected, atol=1e-3)
