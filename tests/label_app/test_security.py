@@ -432,7 +432,7 @@ def test_an_archive_of_the_studies_replaces_the_last_one(server):
 
 
 def test_failed_inferences_leave_no_upload(server):
-    for content in (b"no image", VOLUME[:1000], to_bytes(nib.Nifti1Image(np.zeros((2, 2, 2)), np.eye(4)))):
+    for content in (b"no image", VOLUME[:1000], to_bytes(nib.Nifti1Image(np.zeros((1, 2, 2)), np.eye(4)))):
         files = {"file": ("x.nii.gz", content), "label": ("y.nii", content)}
         assert_refused(server.post("/infer/atlas_propagation", files=files))
 
