@@ -17,9 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..cohorts.tasks import find_task
 from ..deformation.formats import read_displacement
-from ..deformation.grid import lengths_mm, to_native_ddf
+from ..deformation.grid import to_native_ddf
 from ..images import preprocess_pair
-from ..images.alignment import grid_corners
 from ..images.loading import Source
 from ..networks import LNCC, Demons, GraDIRN, initialise
 from ..networks.similarity import Similarity
@@ -241,7 +240,7 @@ class Registration:
             ddf: shape (3, *spatial); None if the pair has ``displacement``.
 
         Raises:
-            InputError: when the ddf is larger than the fixed image.
+            InputError: when the ddf is longer than the fixed image along an axis.
         """
         grid = data["native_fixed"].affine, data["native_fixed"].shape[1:]
         fields = {
@@ -259,12 +258,12 @@ class Registration:
 
 
 def _check_size(ddf: torch.Tensor, affine: torch.Tensor, fixed: MetaTensor) -> None:
-    """Raise an :class:`InputError` if a ddf, on a grid with this affine, moves a point by more than the fixed image."""
-    corners = (fixed.affine.double() @ grid_corners(fixed))[:3]
-    extent = float((corners[:, -1] - corners[:, 0]).norm())
-    largest = float(lengths_mm(ddf, affine).max())
-    if largest > extent:
-        raise InputError(
-            f"fixed: {fixed.meta.get('filename_or_obj', 'the image in memory')}: the network gave a displacement of "
-            f"{largest:.0f} mm in an image of {extent:.0f} mm: expected images like those that it was trained on."
-        )
+    """Raise an :class:`InputError` if a ddf, on a grid with this affine, leads beyond the fixed image from anywhere."""
+    to_voxels = torch.linalg.solve(fixed.affine.double(), affine.double())[:3, :3].to(ddf.dtype)
+    largest = torch.tensordot(to_voxels, ddf.flatten(1), dims=1).abs().amax(1).tolist()
+    for length, size in zip(largest, fixed.shape[1:]):
+        if length > size:
+            raise InputError(
+                f"fixed: {fixed.meta.get('filename_or_obj', 'the image in memory')}: the network gave a displacement "
+                f"of {length:.3g} voxels along an axis of {size}: expected images like those that it was trained on."
+            )
