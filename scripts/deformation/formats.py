@@ -35,7 +35,7 @@ def ddf_to_itk(ddf: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
         an image of shape (X, Y, Z, 1, 3), or (X, Y, 1, 1, 2).
     """
     linear = reference.affine[:3, :3]
-    vectors = np.empty((*ddf.shape[1:], 3), np.float32)
+    vectors = np.empty((*ddf.shape[1:], 3), np.float32, order="F")  # the order of the file
     for rows in slabs(ddf.shape[1:]):
         vectors[rows] = np.einsum("ij,jxyz->xyzi", linear, ddf[:, rows]) * RAS_TO_LPS
     components = 2 if len(reference.shape) == 2 else 3

@@ -94,11 +94,7 @@ def invert_on_grid(
     """
     affine, alignment, moving_affine = affine.double(), alignment.double(), moving_affine.double()
     aligned = torch.linalg.solve(affine, alignment @ affine)  # the map, in voxels of the fixed grid
-    rest = torch.linalg.inv(aligned)[:3, :3].float()  # of the displacement, without the map
-    small = torch.empty_like(ddf)
-    for rows in slabs(ddf.shape[1:]):
-        own = lattice(ddf.shape[1:], rows=rows)
-        small[:, rows] = torch.tensordot(rest, own + ddf[:, rows] - apply_affine(aligned, own), dims=1)
+    small = ddf if torch.equal(alignment, torch.eye(4, dtype=alignment.dtype)) else _without_map(ddf, aligned)
     to_fixed = torch.linalg.solve(aligned, torch.linalg.solve(affine, moving_affine))
     to_moving = torch.linalg.solve(moving_affine, affine)
     limit = torch.tensor(ddf.shape[1:]).view(3, 1, 1, 1) - 0.5
@@ -113,6 +109,16 @@ def invert_on_grid(
         result.solved[rows] = _length(residual) <= TOLERANCE
         result.covered[rows] = ((found >= -0.5) & (found <= limit)).all(0)
     return result
+
+
+def _without_map(ddf: torch.Tensor, aligned: torch.Tensor) -> torch.Tensor:
+    """Return the displacement that is left of a ddf before an affine map, both in voxels of its grid."""
+    rest = torch.linalg.inv(aligned)[:3, :3].float()
+    small = torch.empty_like(ddf)
+    for rows in slabs(ddf.shape[1:]):
+        own = lattice(ddf.shape[1:], rows=rows)
+        small[:, rows] = torch.tensordot(rest, own + ddf[:, rows] - apply_affine(aligned, own), dims=1)
+    return small
 
 
 def _length(vectors: torch.Tensor) -> torch.Tensor:
