@@ -17,7 +17,7 @@ from ..support.errors import InputError
 from .grid import apply_affine, lattice
 from .transforms import Affine, Chain, Displacement, ddf_on_grid
 
-__all__ = ["FSL_FIELDS", "Images", "read_foreign", "read_fsl_field", "write_foreign", "write_fsl"]
+__all__ = ["FSL_FIELDS", "Images", "affine_of", "read_foreign", "read_fsl_field", "write_foreign", "write_fsl"]
 
 FSL_FIELDS = range(2006, 2017)  # the NIfTI intents of fnirt: a displacement field, and its kinds of coefficients
 LINEAR = {".lta": "lta", ".1D": "afni", ".x5": "x5"}  # suffixes, and the names that nitransforms has for them
@@ -44,6 +44,28 @@ class Images:
         if self.fixed is None or self.moving is None:
             raise InputError(f"{name} does not hold its frames: expected --images FIXED MOVING, the registered images.")
         return self.fixed, self.moving
+
+    def reference(self, name: str) -> nib.Nifti1Image:
+        """Return the fixed image, on whose grid a displacement is written.
+
+        Raises:
+            InputError: when it is missing; names the transform.
+        """
+        if self.fixed is None:
+            raise InputError(f"{name} holds a displacement: expected --reference, an image on whose grid it lies.")
+        return self.fixed
+
+
+def affine_of(transform: Chain, name: str) -> Affine:
+    """Return a transform as one affine map, for formats that hold nothing else.
+
+    Raises:
+        InputError: when it is a field; names the transform.
+    """
+    affine = transform.as_affine()
+    if affine is None:
+        raise InputError(f"{name} would hold an affine map, but the transform is a field: expected .nii.gz.")
+    return affine
 
 
 def read_foreign(path: Path, name: str, images: Images) -> Chain:
@@ -77,15 +99,12 @@ def write_foreign(transform: Chain, path: Path, images: Images) -> None:
     """
     name = f"output: {path}"
     if path.suffix == ".npz":
-        if images.fixed is None:
-            raise InputError(f"{name} holds a displacement: expected --reference, an image on whose grid it lies.")
-        ddf = ddf_on_grid(transform, torch.from_numpy(images.fixed.affine), images.fixed.shape[:3])
+        reference = images.reference(name)
+        ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), reference.shape[:3])
         # Learn2Reg's form: half the resolution, in voxels of the full one
         np.savez_compressed(path, np.stack([zoom(part, 0.5, order=2) for part in ddf.numpy()]).astype(np.float16))
         return
-    affine = transform.as_affine()
-    if affine is None:
-        raise InputError(f"{name} would hold an affine map, but the transform is a field: expected .nii.gz.")
+    affine = affine_of(transform, name)
     fixed, moving = images.both(name) if path.suffix != ".x5" else (images.fixed, images.moving)
     written = _nitransforms(name).Affine(affine.matrix.numpy(), reference=fixed)
     written.to_filename(path, fmt=LINEAR[path.suffix], moving=moving)
@@ -120,10 +139,7 @@ def write_fsl(transform: Chain, path: Path, images: Images) -> None:
     name = f"output: {path}"
     fixed, moving = images.both(name)
     if path.suffix == ".mat":
-        affine = transform.as_affine()
-        if affine is None:
-            raise InputError(f"{name} would hold an affine map, but the transform is a field: expected .nii.gz.")
-        back = _to_fsl(moving) @ affine.matrix @ torch.linalg.inv(_to_fsl(fixed))
+        back = _to_fsl(moving) @ affine_of(transform, name).matrix @ torch.linalg.inv(_to_fsl(fixed))
         np.savetxt(path, torch.linalg.inv(back).numpy(), fmt="%.10f")
         return
     world, shape = torch.from_numpy(fixed.affine).double(), fixed.shape[:3]

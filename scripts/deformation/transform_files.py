@@ -9,11 +9,12 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from ..images.alignment import RAS_TO_LPS
+from ..images.alignment import RAS_TO_LPS, place_in_itk
+from ..images.frame import affine_of_itk
 from ..images.loading import open_nifti
 from ..support.errors import InputError
 from ..support.files import replace_file, user_path
-from .foreign_formats import FSL_FIELDS, Images, read_foreign, read_fsl_field, write_foreign, write_fsl
+from .foreign_formats import FSL_FIELDS, Images, affine_of, read_foreign, read_fsl_field, write_foreign, write_fsl
 from .formats import ddf_to_itk, read_vectors
 from .transforms import Affine, Chain, Displacement, Transform, ddf_on_grid
 
@@ -92,12 +93,8 @@ def _matrix(transform: sitk.Transform) -> torch.Tensor:
 
 def _displacement(field: sitk.Image) -> Displacement:
     vectors = torch.from_numpy(sitk.GetArrayFromImage(field)).permute(3, 2, 1, 0)
-    affine = torch.eye(4, dtype=torch.float64)
-    direction = np.array(field.GetDirection()).reshape(3, 3)
-    affine[:3, :3] = torch.from_numpy(direction * np.array(field.GetSpacing()))
-    affine[:3, 3] = torch.tensor(field.GetOrigin(), dtype=torch.float64)
     signs = torch.from_numpy(RAS_TO_LPS).view(3, 1, 1, 1)
-    return Displacement((vectors * signs).float().contiguous(), FLIP @ affine)
+    return Displacement((vectors * signs).float().contiguous(), torch.from_numpy(affine_of_itk(field)))
 
 
 def write_transform(transform: Chain, path: str | Path, images: Images, fsl: bool = False) -> None:
@@ -124,23 +121,23 @@ def write_transform(transform: Chain, path: str | Path, images: Images, fsl: boo
     elif path.suffix in FOREIGN:
         replace_file(path, lambda file: write_foreign(transform, file, images))
     else:
-        _write_itk_or_monai(transform, path, images.fixed)
+        _write_itk_or_monai(transform, path, images)
 
 
-def _write_itk_or_monai(transform: Chain, path: Path, reference: nib.Nifti1Image | None) -> None:
+def _write_itk_or_monai(transform: Chain, path: Path, images: Images) -> None:
     affine = transform.as_affine()
     if affine is not None and path.suffix in ITK:
         replace_file(path, lambda file: sitk.WriteTransform(_to_itk(affine), str(file)))
         return
     if path.suffix in (".tfm", ".txt", ".mat"):
-        raise InputError(f"output: {path} would hold an affine map, but the transform is a field: expected .nii.gz.")
-    if reference is None:
-        raise InputError(f"output: {path} holds a displacement: expected --reference, an image on whose grid it lies.")
+        affine_of(transform, f"output: {path}")
+    reference = images.reference(f"output: {path}")
     ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), (*reference.shape, 1)[:3])
-    image = ddf_to_itk(ddf.numpy(), reference)
     if path.suffix == ".pt":
         replace_file(path, lambda file: torch.save(ddf.float(), file))
-    elif path.suffix == ".h5":
+        return
+    image = ddf_to_itk(ddf.numpy(), reference)
+    if path.suffix == ".h5":
         replace_file(path, lambda file: sitk.WriteTransform(_field_to_itk(image), str(file)))
     else:
         replace_file(path, lambda file: nib.save(image, file))
@@ -157,9 +154,5 @@ def _to_itk(affine: Affine) -> sitk.AffineTransform:
 def _field_to_itk(image: nib.Nifti1Image) -> sitk.DisplacementFieldTransform:
     vectors = np.asarray(image.dataobj, dtype=np.float64)[:, :, :, 0]
     field = sitk.GetImageFromArray(np.ascontiguousarray(vectors.transpose(2, 1, 0, 3)), isVector=True)
-    affine = FLIP.numpy() @ image.affine
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    field.SetSpacing(spacing.tolist())
-    field.SetOrigin(affine[:3, 3].tolist())
-    field.SetDirection((affine[:3, :3] / spacing).flatten().tolist())
+    place_in_itk(field, image.affine)
     return sitk.DisplacementFieldTransform(field)

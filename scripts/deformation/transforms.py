@@ -155,8 +155,7 @@ def ddf_on_grid(
     result = torch.empty(3, *shape, dtype=torch.float64)
     for rows in slabs(shape):
         part = result[:, rows]
-        voxels = lattice(part.shape[1:], torch.float64)
-        voxels[0] += rows.start
+        voxels = lattice(shape, torch.float64, rows)
         points = transform(apply_affine(affine, voxels.flatten(1)))
         part.copy_(apply_affine(back, points).view_as(part) - voxels)
     return result

@@ -17,7 +17,7 @@ from monai.utils import ensure_tuple, optional_import
 from ..support.errors import InputError
 from .intensities import tissue_floor
 
-__all__ = ["RAS_TO_LPS", "AlignWorldsd", "find_affine", "grid_corners", "one_itk_thread", "to_itk"]
+__all__ = ["RAS_TO_LPS", "AlignWorldsd", "find_affine", "grid_corners", "one_itk_thread", "place_in_itk", "to_itk"]
 
 sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
 
@@ -220,13 +220,18 @@ def one_itk_thread() -> Iterator[None]:
 
 def to_itk(image: MetaTensor) -> Any:
     """Convert an image of shape (1, X, Y, Z) with an affine in RAS to a SimpleITK image (LPS), float32."""
-    affine = FLIP @ image.affine.double().numpy()
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
     result = sitk.GetImageFromArray(np.ascontiguousarray(image.as_tensor()[0].cpu().numpy().T, dtype=np.float32))
-    result.SetSpacing(spacing.tolist())
-    result.SetOrigin(affine[:3, 3].tolist())
-    result.SetDirection((affine[:3, :3] / spacing).flatten().tolist())
+    place_in_itk(result, image.affine.double().numpy())
     return result
+
+
+def place_in_itk(image: Any, affine: np.ndarray) -> None:
+    """Give a SimpleITK image in 3D the place of an affine from voxels to RAS millimetres, shape (4, 4)."""
+    affine = FLIP @ affine
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / spacing).flatten().tolist())
 
 
 def _for_matching(image: MetaTensor) -> Any:

@@ -8,6 +8,7 @@ programs built on ITK, together with their own files, so that ITK decides.
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,7 @@ from monai.utils import optional_import
 
 from ..support.errors import InputError
 
-__all__ = ["itk_affine", "set_millimetres"]
+__all__ = ["affine_of_itk", "itk_affine", "set_millimetres"]
 
 sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
 
@@ -110,7 +111,13 @@ def _read_by_itk(header: nib.Nifti1Header, name: str) -> np.ndarray:
         ) from error
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+    return affine_of_itk(reader)
+
+
+def affine_of_itk(image: Any) -> np.ndarray:
+    """The affine from voxels to RAS millimetres, shape (4, 4), of a SimpleITK image or reader in 2D or 3D."""
+    dims = image.GetDimension()
     affine = np.eye(4)
-    affine[:3, :3] = np.array(reader.GetDirection()).reshape(3, 3) * np.array(reader.GetSpacing())
-    affine[:3, 3] = reader.GetOrigin()
+    affine[:dims, :dims] = np.array(image.GetDirection()).reshape(dims, dims) * np.array(image.GetSpacing())
+    affine[:dims, 3] = image.GetOrigin()
     return LPS_TO_RAS @ affine

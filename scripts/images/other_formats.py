@@ -12,6 +12,7 @@ import numpy as np
 from monai.utils import optional_import
 
 from ..support.errors import InputError
+from .frame import affine_of_itk
 
 __all__ = ["BY_ITK", "BY_NIBABEL", "open_by_itk", "open_by_nibabel"]
 
@@ -19,7 +20,6 @@ sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
 
 BY_NIBABEL = (".mgz", ".mgh", ".img", ".hdr")
 BY_ITK = (".nrrd", ".nhdr", ".mha", ".mhd")
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 UNEVEN = 0.01  # of the distance of slices, by which the slices of a DICOM series may be off
 
 
@@ -73,10 +73,7 @@ def open_by_itk(path: Path, name: str) -> nib.Nifti1Image:
             f"{name} has {dims} axes and {image.GetNumberOfComponentsPerPixel()} values per voxel: expected an image "
             "in 3D with one."
         )
-    affine = np.eye(4)
-    affine[:dims, :dims] = np.array(image.GetDirection()).reshape(dims, dims) * np.array(image.GetSpacing())
-    affine[:dims, 3] = image.GetOrigin()
-    return _nifti(sitk.GetArrayFromImage(image).T, LPS_TO_RAS @ affine)
+    return _nifti(sitk.GetArrayFromImage(image).T, affine_of_itk(image))
 
 
 def _series(folder: Path, name: str) -> Sequence[str]:
