@@ -10,7 +10,7 @@ from monai.transforms import Transform
 from monai.utils import convert_to_tensor
 
 from ..support.keys import IMAGES
-from ..support.notices import warn
+from ..support.notices import image_name, warn
 from .intensities import DUST
 
 __all__ = ["BLANK", "ClearBlankSlicesd", "FindBlankSlicesd", "blank_slices", "fill_slices"]
@@ -43,9 +43,8 @@ class FindBlankSlicesd(Transform):
             found = {axis: blank_slices(image, axis, outer=self.spatial_dims == 2) for axis in axes}
             if not any(found.values()):
                 continue
-            file = image.meta.get("filename_or_obj", "the image in memory")
             effect = "which do not move" if self.spatial_dims == 2 else "where the motion is that of their neighbours"
-            warn(f"{key}: {file} is blank in some slices, {effect}: {_listed(found)}.")
+            warn(f"{key}: {image_name(image)} is blank in some slices, {effect}: {_listed(found)}.")
             if self.spatial_dims == 2:
                 result[blank] = torch.zeros_like(image)
                 result[blank][..., found[2]] = 1

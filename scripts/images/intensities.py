@@ -15,7 +15,7 @@ from scipy.ndimage import maximum_filter
 
 from ..support.errors import InputError
 from ..support.keys import IMAGES
-from ..support.notices import warn
+from ..support.notices import image_name, warn
 
 __all__ = [
     "CONTRAST",
@@ -169,4 +169,4 @@ def check_range(intensity_range: Sequence[float] | None) -> tuple[float, float] 
 
 
 def _name(key: str, image: MetaTensor) -> str:
-    return f"{key}: {image.meta.get('filename_or_obj', 'the image in memory')}"
+    return f"{key}: {image_name(image)}"

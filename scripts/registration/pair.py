@@ -28,7 +28,7 @@ from ..support.command_line import number
 from ..support.errors import InputError, unknown_option, unwrapped
 from ..support.files import user_path
 from ..support.fingerprint import fingerprint
-from ..support.notices import collect_warnings
+from ..support.notices import collect_warnings, image_name
 from .inferer import RegistrationInferer
 
 __all__ = ["Registration"]
@@ -264,6 +264,6 @@ def _check_size(ddf: torch.Tensor, affine: torch.Tensor, fixed: MetaTensor) -> N
     for length, size in zip(largest, fixed.shape[1:]):
         if length > size:
             raise InputError(
-                f"fixed: {fixed.meta.get('filename_or_obj', 'the image in memory')}: the network gave a displacement "
+                f"fixed: {image_name(fixed)}: the network gave a displacement "
                 f"of {length:.3g} voxels along an axis of {size}: expected images like those that it was trained on."
             )

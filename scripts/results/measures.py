@@ -21,7 +21,7 @@ from ..deformation.jacobian import (
 )
 from ..images.intensities import DUST, find_range, tissue_floor
 from ..support.errors import InputError
-from ..support.notices import warn
+from ..support.notices import image_name, warn
 from ..support.slabs import SLAB, masked, mean, share
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class MeasurePair:
         classes, others = common_classes(fixed, _plain(pair.label_moving))
         if others and not classes:
             warn(
-                f"{_name(pair.label_fixed)} and {_name(pair.label_moving)} have no id in common, "
+                f"{image_name(pair.label_fixed)} and {image_name(pair.label_moving)} have no id in common, "
                 f"but {', '.join(f'{c} {where}' for c, where in others.items())}: there is no Dice."
             )
         before_after = {"before": pair.label_resampled, "after": pair.label_warped}
@@ -276,7 +276,7 @@ def _lost_labels(pair: RegisteredPair) -> dict[str, list[int]]:
     more = ", ..." if len(lost) > MOST_NAMED else ""
     ids = ", ".join(map(str, lost[:MOST_NAMED])) + more
     warn(
-        f"label_moving: {_name(pair.label_moving)} loses {len(lost)} of {len(before - {0})} ids, "
+        f"label_moving: {image_name(pair.label_moving)} loses {len(lost)} of {len(before - {0})} ids, "
         f"by nearest neighbour or outside the fixed image: {ids}."
     )
     return {"lost_labels": lost}
@@ -284,10 +284,6 @@ def _lost_labels(pair: RegisteredPair) -> dict[str, list[int]]:
 
 def _ids(label: torch.Tensor) -> set[int]:
     return {int(value) for part in label.flatten().split(SLAB) for value in part.unique()}
-
-
-def _name(image: Any) -> str:
-    return str(image.meta.get("filename_or_obj", "the image in memory"))
 
 
 def _plain(values: Any) -> torch.Tensor:
@@ -319,7 +315,10 @@ def _inverse_measures(pair: RegisteredPair) -> dict[str, Any]:
         "unsolved_percent": 100 * share(~masked(inversion.solved, covered)),
     }
     if not part:
-        warn(f"{_name(pair.moving)}: no point of the moving image leads back into the fixed one: the inverse is empty.")
+        warn(
+            f"{image_name(pair.moving)}: no point of the moving image leads back into the fixed one: "
+            "the inverse is empty."
+        )
     folded = int((_plain(pair.jacobian) <= 0).sum())
     if folded:
         measures["warning"] = f"the field folds at {folded} voxels, where no inverse exists"

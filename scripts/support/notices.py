@@ -6,8 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
-__all__ = ["collect_warnings", "warn"]
+__all__ = ["collect_warnings", "image_name", "warn"]
 
 logger = logging.getLogger("scripts")
 
@@ -30,3 +31,8 @@ def collect_warnings(texts: list[str]) -> Iterator[None]:
         yield
     finally:
         _collected.reset(token)
+
+
+def image_name(image: Any) -> str:
+    """Return the name of the file of a MetaTensor, for messages."""
+    return str(image.meta.get("filename_or_obj", "the image in memory"))
