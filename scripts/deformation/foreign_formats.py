@@ -14,13 +14,14 @@ from scipy.ndimage import zoom
 
 from ..images.loading import read_voxels
 from ..support.errors import InputError
+from .freesurfer_warps import read_warp, write_warp
 from .grid import apply_affine, lattice
-from .transforms import Affine, Chain, Displacement, ddf_on_grid
+from .transforms import Affine, Chain, Displacement, ddf_on_grid, millimetres_on
 
 __all__ = ["FSL_FIELDS", "Images", "affine_of", "read_foreign", "read_fsl_field", "write_foreign", "write_fsl"]
 
 FSL_FIELDS = range(2006, 2017)  # the NIfTI intents of fnirt: a displacement field, and its kinds of coefficients
-LINEAR = {".lta": "lta", ".1D": "afni", ".x5": "x5"}  # suffixes, and the names that nitransforms has for them
+LINEAR = {".lta": "lta", ".1D": "afni"}  # suffixes, and the names that nitransforms has for them
 
 
 @dataclass(frozen=True)
@@ -69,19 +70,23 @@ def affine_of(transform: Chain, name: str) -> Affine:
 
 
 def read_foreign(path: Path, name: str, images: Images) -> Chain:
-    """Read a matrix of FSL, FreeSurfer's ``.lta``, AFNI's ``.1D``, an affine ``.x5``, or Learn2Reg's ``.npz``.
+    """Read a matrix of FSL, FreeSurfer's ``.lta`` and ``.mgz``, AFNI's ``.1D``, ``.x5``, or Learn2Reg's ``.npz``.
 
     Raises:
         InputError: when the file is damaged, or the images are missing.
     """
     try:
-        if path.suffix == ".npz":
-            return _read_learn2reg(path, name, images)
-        if path.suffix in LINEAR:
-            linear = _nitransforms(name)
-            both = {"reference": images.fixed, "moving": images.moving}
-            matrix = linear.load(path, fmt=LINEAR[path.suffix], **both).matrix
-            return Chain([Affine(torch.from_numpy(np.array(matrix, dtype=np.float64).reshape(4, 4)))])
+        match path.suffix:
+            case ".npz":
+                return _read_learn2reg(path, name, images)
+            case ".mgz":
+                return read_warp(path, name)
+            case ".x5":
+                return _read_x5(path, name)
+            case ".lta" | ".1D":
+                both = {"reference": images.fixed, "moving": images.moving}
+                linear = _nitransforms("linear", name)
+                return Chain([_affine(linear.load(path, fmt=LINEAR[path.suffix], **both).matrix)])
         back = torch.linalg.inv(torch.from_numpy(np.loadtxt(path, dtype=np.float64)).reshape(4, 4))
     except InputError:
         raise
@@ -92,22 +97,28 @@ def read_foreign(path: Path, name: str, images: Images) -> Chain:
 
 
 def write_foreign(transform: Chain, path: Path, images: Images) -> None:
-    """Write an affine map as ``.lta``, ``.1D`` or ``.x5``, or a field as Learn2Reg's ``.npz``.
+    """Write an affine map as ``.lta`` or ``.1D``, a field as ``.mgz`` or Learn2Reg's ``.npz``, either as ``.x5``.
 
     Raises:
         InputError: when the format cannot hold the transform, or needs images that are missing.
     """
     name = f"output: {path}"
-    if path.suffix == ".npz":
-        reference = images.reference(name)
-        ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), reference.shape[:3])
-        # Learn2Reg's form: half the resolution, in voxels of the full one
-        np.savez_compressed(path, np.stack([zoom(part, 0.5, order=2) for part in ddf.numpy()]).astype(np.float16))
-        return
-    affine = affine_of(transform, name)
-    fixed, moving = images.both(name) if path.suffix != ".x5" else (images.fixed, images.moving)
-    written = _nitransforms(name).Affine(affine.matrix.numpy(), reference=fixed)
-    written.to_filename(path, fmt=LINEAR[path.suffix], moving=moving)
+    match path.suffix:
+        case ".npz":
+            reference = images.reference(name)
+            ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), reference.shape[:3])
+            # Learn2Reg's form: half the resolution, in voxels of the full one
+            half = np.stack([zoom(part, 0.5, order=2) for part in ddf.numpy()])
+            np.savez_compressed(path, half.astype(np.float16))
+        case ".mgz":
+            write_warp(transform, path, *images.both(name))
+        case ".x5":
+            _write_x5(transform, path, images)
+        case _:
+            fixed, moving = images.both(name)
+            matrix = affine_of(transform, name).matrix.numpy()
+            written = _nitransforms("linear", name).Affine(matrix, reference=fixed)
+            written.to_filename(path, fmt=LINEAR[path.suffix], moving=moving)
 
 
 def read_fsl_field(image: nib.Nifti1Image, name: str, images: Images) -> Chain:
@@ -166,6 +177,40 @@ def _read_learn2reg(path: Path, name: str, images: Images) -> Chain:
     return Chain([Displacement(torch.tensordot(affine[:3, :3].float(), torch.from_numpy(values), dims=1), affine)])
 
 
+def _read_x5(path: Path, name: str) -> Chain:
+    """An affine map, a displacement or deformation field, or B-spline coefficients, which become a field."""
+    nodes = _nitransforms("io.x5", name).from_filename(path)
+    if len(nodes) != 1 or nodes[0].type not in ("linear", "nonlinear"):
+        raise InputError(f"{name} holds {len(nodes)} transforms, or a composite: expected one affine map or field.")
+    (node,) = nodes
+    if node.type == "linear":
+        return Chain([_affine(node.transform)])
+    nonlinear = _nitransforms("nonlinear", name)
+    if node.subtype == "bspline":
+        node = nonlinear.from_x5(nodes).to_field().to_x5()
+    affine = torch.from_numpy(np.array(node.domain.mapping, dtype=np.float64))
+    vectors = torch.from_numpy(np.array(node.transform, dtype=np.float64)).movedim(-1, 0)
+    if node.representation != "displacements":
+        vectors = vectors - apply_affine(affine, lattice(vectors.shape[1:], torch.float64))
+    return Chain([Displacement(vectors.float().contiguous(), affine)])
+
+
+def _write_x5(transform: Chain, path: Path, images: Images) -> None:
+    name = f"output: {path}"
+    affine = transform.as_affine()
+    if affine is not None:
+        written = _nitransforms("linear", name).Affine(affine.matrix.numpy(), reference=images.fixed)
+    else:
+        reference = images.reference(name)
+        field = millimetres_on(transform, reference).movedim(0, -1).numpy()
+        written = _nitransforms("nonlinear", name).DenseFieldTransform(field, reference=reference)
+    _nitransforms("io.x5", name).to_filename(path, [written.to_x5()])
+
+
+def _affine(matrix: Any) -> Affine:
+    return Affine(torch.from_numpy(np.array(matrix, dtype=np.float64).reshape(4, 4)))
+
+
 def _to_fsl(image: nib.Nifti1Image) -> torch.Tensor:
     """The map from RAS to FSL's millimetres: voxels times their size, with the first axis flipped if it is not LAS."""
     affine = torch.from_numpy(image.affine).double()
@@ -176,8 +221,8 @@ def _to_fsl(image: nib.Nifti1Image) -> torch.Tensor:
     return scaled @ flip @ torch.linalg.inv(affine)
 
 
-def _nitransforms(name: str) -> Any:
-    linear, found = optional_import("nitransforms.linear")
-    if not found:
+def _nitransforms(module: str, name: str) -> Any:
+    found, exists = optional_import(f"nitransforms.{module}")
+    if not exists:
         raise InputError(f"{name} needs nitransforms, which is not installed: pip install nitransforms.")
-    return linear
+    return found

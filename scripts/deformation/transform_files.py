@@ -16,14 +16,15 @@ from ..support.errors import InputError
 from ..support.files import replace_file, user_path
 from .foreign_formats import FSL_FIELDS, Images, affine_of, read_foreign, read_fsl_field, write_foreign, write_fsl
 from .formats import ddf_to_itk, read_vectors
-from .transforms import Affine, Chain, Displacement, Transform, ddf_on_grid
+from .transforms import Affine, Chain, Displacement, Spline, Transform, ddf_on_grid
 
 __all__ = ["read_transform", "write_transform"]
 
+SIGNS = torch.from_numpy(RAS_TO_LPS).view(3, 1, 1, 1)
 FLIP = torch.diag(torch.tensor([*RAS_TO_LPS, 1.0], dtype=torch.float64))
 FIELDS = (".nii", ".nii.gz")
 ITK = (".tfm", ".txt", ".mat", ".h5")
-FOREIGN = (".lta", ".1D", ".x5", ".npz")
+FOREIGN = (".lta", ".mgz", ".1D", ".x5", ".npz")
 WRITTEN = (*FIELDS, *ITK, *FOREIGN, ".pt")
 
 
@@ -32,8 +33,8 @@ def read_transform(path: str | Path, role: str = "transform", images: Images | N
 
     Args:
         path: ``.nii`` or ``.nii.gz`` with displacements of ITK, ANTs, Greedy, AFNI or fnirt; ``.tfm``, ``.txt``,
-            ``.mat`` or ``.h5`` of ITK with affine maps, displacement fields and composites of them; ``.mat`` of flirt;
-            ``.lta``, ``.1D``, affine ``.x5``; ``.npz`` of Learn2Reg.
+            ``.mat`` or ``.h5`` of ITK with affine maps, displacement fields, B-splines and composites of them; ``.mat``
+            of flirt; ``.lta`` and dense ``.mgz`` of FreeSurfer; ``.1D`` of AFNI; ``.x5``; ``.npz`` of Learn2Reg.
         role: what the file is, for messages.
         images: the registered images, which the formats of FSL and Learn2Reg need, and AFNI's for oblique images.
 
@@ -77,8 +78,10 @@ def _parts(transform: sitk.Transform, name: str) -> list[Transform]:
         return [Affine(_matrix(transform))]
     if isinstance(transform, sitk.DisplacementFieldTransform):
         return [_displacement(transform.GetDisplacementField())]
+    if isinstance(transform, sitk.BSplineTransform):
+        return [_spline(transform)]
     raise InputError(
-        f"{name} is a {transform.GetName()}: expected affine maps, displacement fields or composites of them."
+        f"{name} is a {transform.GetName()}: expected affine maps, displacement fields, B-splines, or composites."
     )
 
 
@@ -93,8 +96,14 @@ def _matrix(transform: sitk.Transform) -> torch.Tensor:
 
 def _displacement(field: sitk.Image) -> Displacement:
     vectors = torch.from_numpy(sitk.GetArrayFromImage(field)).permute(3, 2, 1, 0)
-    signs = torch.from_numpy(RAS_TO_LPS).view(3, 1, 1, 1)
-    return Displacement((vectors * signs).float().contiguous(), torch.from_numpy(affine_of_itk(field)))
+    return Displacement((vectors * SIGNS).float().contiguous(), torch.from_numpy(affine_of_itk(field)))
+
+
+def _spline(transform: sitk.BSplineTransform) -> Spline:
+    images = transform.GetCoefficientImages()
+    parts = [torch.from_numpy(sitk.GetArrayFromImage(image)).permute(2, 1, 0) for image in images]
+    affine = torch.from_numpy(affine_of_itk(images[0]))
+    return Spline((torch.stack(parts) * SIGNS).double().contiguous(), affine, transform.GetOrder())
 
 
 def write_transform(transform: Chain, path: str | Path, images: Images, fsl: bool = False) -> None:
@@ -103,8 +112,9 @@ def write_transform(transform: Chain, path: str | Path, images: Images, fsl: boo
     Args:
         transform: the transform.
         path: ``.nii`` or ``.nii.gz`` for a displacement field of ITK (millimetres, LPS, intent 1007); ``.tfm``,
-            ``.txt`` or ``.mat`` for an affine map; ``.h5`` for either; ``.lta``, ``.1D`` and ``.x5`` for affine maps;
-            ``.npz`` for Learn2Reg; ``.pt`` for a ddf as MONAI's ``Warp`` takes it: in voxels, shape (3, X, Y, Z).
+            ``.txt`` or ``.mat`` for an affine map; ``.h5`` and ``.x5`` for either; ``.lta`` and ``.1D`` for affine
+            maps; ``.mgz`` for a dense warp of FreeSurfer; ``.npz`` for Learn2Reg; ``.pt`` for a ddf
+            as MONAI's ``Warp`` takes it: in voxels, shape (3, X, Y, Z).
         images: the fixed image, on whose grid a displacement is written, and the moving one, which some formats need.
         fsl: write ``.mat`` and ``.nii.gz`` as flirt and fnirt do.
 

@@ -1,4 +1,4 @@
-"""Transforms as maps of points, from the fixed to the moving world: affine maps, displacement fields and chains."""
+"""Transforms as maps of points, from the fixed to the moving world: affine maps, fields, B-splines and chains."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 import torch
+from scipy.ndimage import map_coordinates
 
 from ..support.errors import InputError
 from ..support.slabs import slabs
 from .grid import apply_affine, lattice, sample
 from .inversion import invert_ddf
 
-__all__ = ["Affine", "Chain", "Displacement", "Inverted", "Transform", "ddf_on_grid", "resample"]
+__all__ = [
+    "Affine",
+    "Chain",
+    "Displacement",
+    "Inverted",
+    "Spline",
+    "Transform",
+    "ddf_on_grid",
+    "millimetres_on",
+    "resample",
+]
 
 INTERPOLATIONS = {
     "linear": sitk.sitkLinear,
@@ -108,6 +120,35 @@ class Inverted(Transform):
 
 
 @dataclass(frozen=True, eq=False)
+class Spline(Transform):
+    """A displacement that is a B-spline; outside the region that its coefficients determine, points stay, as in ITK.
+
+    Args:
+        coefficients: in RAS millimetres, shape (3, X, Y, Z), float64.
+        affine: coefficient to RAS millimetres, shape (4, 4), float64.
+        order: order of the polynomials, 0 to 3.
+    """
+
+    coefficients: torch.Tensor
+    affine: torch.Tensor
+    order: int
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        places = apply_affine(torch.linalg.inv(self.affine), points)
+        first = (self.order - 1) / 2
+        last = torch.tensor(self.coefficients.shape[1:]).view(3, *[1] * (points.ndim - 1)) - 1 - first
+        inside = ((places >= first) & (places <= last)).all(0)
+        moved = [
+            map_coordinates(part.numpy(), places.numpy(), order=self.order, mode="nearest", prefilter=False)
+            for part in self.coefficients
+        ]
+        return points + torch.from_numpy(np.stack(moved)) * inside
+
+    def inverse(self) -> Transform:
+        raise InputError("the inverse of a B-spline is not known: convert it to a field, .nii.gz, and invert that.")
+
+
+@dataclass(frozen=True, eq=False)
 class Chain(Transform):
     """Several transforms, in the order in which a point passes through them; none is the identity.
 
@@ -126,7 +167,7 @@ class Chain(Transform):
         return Chain([transform.inverse() for transform in reversed(self.transforms)])
 
     def as_affine(self) -> Affine | None:
-        """Return the chain as one affine map, or None if it holds a displacement field."""
+        """Return the chain as one affine map, or None if it holds anything else."""
         matrix = torch.eye(4, dtype=torch.float64)
         for transform in self.transforms:
             part = transform.as_affine() if isinstance(transform, Chain) else transform
@@ -159,6 +200,12 @@ def ddf_on_grid(
         points = transform(apply_affine(affine, voxels.flatten(1)))
         part.copy_(apply_affine(back, points).view_as(part) - voxels)
     return result
+
+
+def millimetres_on(transform: Transform, image: nib.Nifti1Image) -> torch.Tensor:
+    """Compute how a transform displaces the voxels of an image, in RAS millimetres, shape (3, X, Y, Z), float64."""
+    affine = torch.from_numpy(image.affine).double()
+    return torch.tensordot(affine[:3, :3], ddf_on_grid(transform, affine, (*image.shape, 1, 1)[:3]), dims=1)
 
 
 def resample(image: np.ndarray, ddf: torch.Tensor, interpolation: str, fill: float) -> np.ndarray:
