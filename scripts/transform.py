@@ -1,6 +1,7 @@
 """What a saved transform is for: images and points that follow it, chains, inverses, volume changes, other formats.
 
     python -m scripts.transform apply --moving M.nii.gz --reference F.nii.gz --transform T.nii.gz --output W.nii.gz
+    python -m scripts.transform apply --datalist jobs.json
     python -m scripts.transform points --points P.csv --transform T.nii.gz --output Q.csv
     python -m scripts.transform compose --transform A.tfm T.nii.gz --reference F.nii.gz --output both.nii.gz
     python -m scripts.transform invert --transform T.nii.gz --reference M.nii.gz --output back.nii.gz
@@ -17,7 +18,8 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,14 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from .cohorts.jobs import Job, read_jobs
 from .deformation.foreign_formats import Images
 from .deformation.formats import image_like, label_type
 from .deformation.grid import by_image
 from .deformation.jacobian import jacobian_determinant
 from .deformation.points import read_points
 from .deformation.transform_files import read_transform, write_transform
-from .deformation.transforms import INTERPOLATIONS, Chain, ddf_on_grid, resample
+from .deformation.transforms import INTERPOLATIONS, Chain, check_interpolation, ddf_on_grid, resample
 from .images.frame import set_millimetres
 from .images.loading import as_nifti, check_same_grid, read_nifti, read_voxels
 from .support.command_line import report_in_one_line
@@ -45,54 +48,59 @@ LABELS = ("nearest", "label")
 IMAGES = "the registered images, for formats that do not hold their frames; by default --reference and --moving"
 
 
-def apply(
-    moving: Sequence[Path],
-    reference: Path,
-    chain: Chain,
-    output: Sequence[Path],
-    interpolation: str = "linear",
-    fill: float | None = None,
-) -> None:
-    """Bring images to the grid of a reference.
-
-    Args:
-        moving: images or series (X, Y, Z, T); label maps with the interpolation ``nearest`` or ``label``.
-        reference: the image whose grid the results get.
-        chain: from the reference to the moving world.
-        output: one file for each moving image.
-        interpolation: ``linear``, ``nearest``, ``label`` (each label linearly, then the largest) or ``spline``.
-        fill: value outside of a moving image; by default its smallest value, or 0 for label maps.
+def apply(jobs: Sequence[Job]) -> None:
+    """Bring images to the grids of their references.
 
     Raises:
-        InputError: when a file is not usable, or the interpolation does not fit the image.
+        InputError: when a file is not usable, or the interpolation does not fit an image. Of several images, all are
+            checked before the first result is written.
     """
-    if len(moving) != len(output):
-        raise InputError(f"--moving has {len(moving)} images and --output {len(output)}: expected one for each.")
-    grid = as_nifti(reference, "reference")
-    affine, shape = torch.from_numpy(grid.affine), (*grid.shape, 1, 1)[:3]
-    for source, target in zip(moving, output):
-        image = as_nifti(source, "moving")
-        frames = _frames(image, source, interpolation)
-        ddf = ddf_on_grid(chain, affine, shape, torch.from_numpy(image.affine))
-        value = fill if fill is not None else 0.0 if interpolation in LABELS else float(frames.min())
-        found = np.stack([resample(frame, ddf, interpolation, value) for frame in np.moveaxis(frames, 3, 0)], axis=-1)
-        _save(found if image.ndim > 3 else found[..., 0], grid, image, target)
+    if sum(len(job.moving) for job in jobs) > 1:
+        for job in jobs:
+            _open(job)
+            for source in job.moving:
+                _frames(source, job.interpolation)
+    for folder in {file.parent for job in jobs for file in job.output}:
+        prepare_folder(folder)
+    for job in jobs:
+        grid, chain = _open(job)
+        affine, shape = torch.from_numpy(grid.affine), (*grid.shape, 1, 1)[:3]
+        for source, target in zip(job.moving, job.output):
+            image, frames = _frames(source, job.interpolation)
+            ddf = ddf_on_grid(chain, affine, shape, torch.from_numpy(image.affine))
+            fill = job.fill if job.fill is not None else 0.0 if job.interpolation in LABELS else float(frames.min())
+            found = [resample(frame, ddf, job.interpolation, fill) for frame in np.moveaxis(frames, 3, 0)]
+            _save(np.stack(found, axis=-1) if image.ndim > 3 else found[0], grid, image, target)
 
 
-def _frames(image: nib.Nifti1Image, source: Path, interpolation: str) -> np.ndarray:
-    """The voxels of an image or a series, shape (X, Y, Z, T): whole numbers for labels, float32 for intensities."""
+def _open(job: Job) -> tuple[nib.Nifti1Image, Chain]:
+    """The reference and the transform of a job."""
+    grid = as_nifti(job.reference, "reference")
+    images = [as_nifti(file, "images") for file in job.images] or [grid, as_nifti(job.moving[0], "moving")]
+    return grid, _read_chain(job.transform, Images(*images))
+
+
+def _read_chain(transform: Sequence[tuple[Path, bool]], images: Images) -> Chain:
+    steps = [(read_transform(file, images=images), backwards) for file, backwards in transform]
+    return Chain([step.inverse() if backwards else step for step, backwards in steps])
+
+
+def _frames(source: Path, interpolation: str) -> tuple[nib.Nifti1Image, np.ndarray]:
+    """An image or a series, and its voxels (X, Y, Z, T): whole numbers for labels, float32 for intensities."""
+    image = as_nifti(source, "moving")
+    check_interpolation(interpolation, image.shape)
     if max((*image.shape, 1, 1)[4:], default=1) > 1:
         raise InputError(f"moving: {source} has shape {image.shape}: expected an image, or a series (X, Y, Z, T).")
     if interpolation in LABELS and image.ndim <= 3:
-        return read_nifti(source, "moving", spatial_dims=2, label=True).numpy()[0][..., None]
+        return image, read_nifti(source, "moving", spatial_dims=2, label=True).numpy()[0][..., None]
     values = read_voxels(image, "moving").reshape((*image.shape, 1, 1)[:4])
     if not np.isfinite(values).all():
         raise InputError(f"moving: {source} holds NaN or infinite values: expected none.")
     if interpolation not in LABELS:
-        return values.astype(np.float32)
+        return image, values.astype(np.float32)
     if not np.array_equal(values, np.round(values)):
         raise InputError(f"moving: {source} holds fractions: expected the whole numbers of a label map.")
-    return values.astype(np.int64 if values.max() >= 2**31 else np.int32)
+    return image, values.astype(np.int64 if values.max() >= 2**31 else np.int32)
 
 
 def _save(values: np.ndarray, grid: nib.Nifti1Image, image: nib.Nifti1Image, path: Path) -> None:
@@ -196,15 +204,16 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--transform", nargs="+", action=_Passed, help="in the order in which a point passes")
         command.add_argument("--inverse", nargs="+", action=_Passed, help="passed backwards, in its place in the order")
         command.add_argument("--images", nargs=2, metavar=("FIXED", "MOVING"), help=IMAGES)
-        command.add_argument("--output", nargs="+" if name == "apply" else None, required=True)
+        command.add_argument("--output", nargs="+" if name == "apply" else None, required=name != "apply")
         command.add_argument("--overwrite", action="store_true", help="replace what is there")
         if name != "points":
-            command.add_argument("--reference", required=name in ("apply", "jacobian"), help="an image; its grid")
+            command.add_argument("--reference", required=name == "jacobian", help="an image; its grid")
         if name in ("compose", "invert", "convert"):
             command.add_argument("--fsl", action="store_true", help="write .mat and .nii.gz as flirt and fnirt do")
         if name == "apply":
-            command.add_argument("--moving", nargs="+", required=True, help="images, series or label maps")
-            command.add_argument("--interpolation", default="linear", choices=list(INTERPOLATIONS))
+            command.add_argument("--moving", nargs="+", help="images, series or label maps")
+            command.add_argument("--datalist", help="JSON list of dictionaries with such options, in place of them")
+            command.add_argument("--interpolation", choices=list(INTERPOLATIONS), help="default: linear")
             command.add_argument("--fill", type=float, help="value outside; default: the smallest, 0 for labels")
         if name == "points":
             command.add_argument("--points", required=True, help="csv, fcsv, mrk.json, gii, vtk or vtp")
@@ -218,54 +227,86 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
-    if not getattr(options, "passed", None):
-        raise InputError("no transform is given: expected --transform FILE or --inverse FILE.")
-    files = {
-        name: [user_path(file, name) for file in ([value] if isinstance(value, str) else value)]
+    torch.set_num_threads(1)
+    if options.command == "apply":
+        jobs = _jobs(options)
+        inputs = {file for job in jobs for file in job.inputs}
+        _check_outputs([file for job in jobs for file in job.output], inputs, options)
+        apply(jobs)
+        return
+    files, passed = _files(options), _passed(options)
+    (output,) = files.pop("output")
+    inputs = {file for paths in files.values() for file in paths} | {file for file, _ in passed}
+    _check_outputs([output], inputs, options)
+    reference = as_nifti(files["reference"][0], "reference") if "reference" in files else None
+    images = Images(*(as_nifti(file, "images") for file in files["images"])) if "images" in files else Images(reference)
+    chain = _read_chain(passed, images)
+    prepare_folder(output.parent)
+    if options.command == "points":
+        points(files["points"][0], chain, output, options.frame)
+    elif options.command == "jacobian":
+        label = files["label"][0] if "label" in files else None
+        jacobian(chain, files["reference"][0], output, options.log, label, options.spatial_dims)
+    elif options.command == "invert":
+        write_transform(chain.inverse(), output, Images(reference or images.moving, images.fixed), options.fsl)
+    else:
+        write_transform(chain, output, Images(reference or images.fixed, images.moving), options.fsl)
+
+
+def _files(options: argparse.Namespace) -> dict[str, tuple[Path, ...]]:
+    """The files of the command line but the transforms."""
+    return {
+        name: tuple(user_path(file, name) for file in ([value] if isinstance(value, str) else value))
         for name in ("moving", "reference", "points", "label", "images", "output")
         if (value := getattr(options, name, None))
     }
-    outputs = files.pop("output")
-    _check_outputs(outputs, {path for paths in files.values() for path in paths}, options)
-    reference = as_nifti(files["reference"][0], "reference") if "reference" in files else None
-    images = _images(files, reference)
-    steps = [(read_transform(file, images=images), backwards) for file, backwards in options.passed]
-    chain = Chain([step.inverse() if backwards else step for step, backwards in steps])
-    torch.set_num_threads(1)
-    if options.command == "apply":
-        apply(files["moving"], files["reference"][0], chain, outputs, options.interpolation, options.fill)
-    elif options.command == "points":
-        points(files["points"][0], chain, outputs[0], options.frame)
-    elif options.command == "jacobian":
-        label = files["label"][0] if "label" in files else None
-        jacobian(chain, files["reference"][0], outputs[0], options.log, label, options.spatial_dims)
-    elif options.command == "invert":
-        write_transform(chain.inverse(), outputs[0], Images(reference or images.moving, images.fixed), options.fsl)
-    else:
-        write_transform(chain, outputs[0], Images(reference or images.fixed, images.moving), options.fsl)
 
 
-def _images(files: Mapping[str, Sequence[Path]], reference: nib.Nifti1Image | None) -> Images:
-    """The images that were registered: those that are named, or those to which a transform is applied."""
-    if "images" in files:
-        fixed, moving = (as_nifti(file, "images") for file in files["images"])
-        return Images(fixed, moving)
-    return Images(reference, as_nifti(files["moving"][0], "moving") if "moving" in files else None)
+def _passed(options: argparse.Namespace) -> tuple[tuple[Path, bool], ...]:
+    """The transforms of the command line, and whether they are passed backwards."""
+    if not getattr(options, "passed", None):
+        raise InputError("no transform is given: expected --transform FILE or --inverse FILE.")
+    return tuple((user_path(file, "transform"), backwards) for file, backwards in options.passed)
+
+
+def _jobs(options: argparse.Namespace) -> list[Job]:
+    """What ``apply`` is to do: one job from the command line, or those of a datalist."""
+    files = _files(options)
+    if options.datalist:
+        others = [name for name in ("passed", "interpolation", "fill") if getattr(options, name, None) is not None]
+        if files or others:
+            option = [*files, *others][0].replace("passed", "transform")
+            raise InputError(f"--datalist and --{option} were both given: expected one or the other.")
+        return read_jobs(options.datalist)
+    for name in ("moving", "reference", "output"):
+        if name not in files:
+            raise InputError(f"--{name} is missing: expected --moving, --reference and --output, or --datalist.")
+    return [
+        Job(
+            moving=files["moving"],
+            reference=files["reference"][0],
+            transform=_passed(options),
+            output=files["output"],
+            interpolation=options.interpolation or "linear",
+            fill=options.fill,
+            images=files.get("images", ()),
+        )
+    ]
 
 
 def _check_outputs(outputs: Sequence[Path], inputs: set[Path], options: argparse.Namespace) -> None:
     """Refuse outputs that are inputs or that exist, before anything is computed."""
-    inputs = {path.resolve() for path in (*inputs, *(Path(file) for file, _ in options.passed))}
+    places = Counter(file.resolve() for file in outputs)
+    inputs = {path.resolve() for path in inputs}
     for file in outputs:
         if options.command in ("apply", "jacobian") and not file.name.endswith((".nii", ".nii.gz")):
             raise InputError(f"output: {file} is not named as a NIfTI file: expected .nii or .nii.gz.")
-        if outputs.count(file) > 1:
+        if places[file.resolve()] > 1:
             raise InputError(f"output: {file} is named twice: expected one file for each image.")
         if file.resolve() in inputs:
             raise InputError(f"output: {file} is an input: expected another name.")
         if file.exists() and not options.overwrite:
             raise InputError(f"output: {file} exists: expected another name, or --overwrite.")
-        prepare_folder(file.parent)
 
 
 if __name__ == "__main__":

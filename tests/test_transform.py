@@ -324,6 +324,10 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(tmp_path):
         ("apply", apply | {"transform": field, "output": moving}, "is an input"),
         ("apply", apply | {"transform": field, "output": folder / "w.png"}, "not named as a NIfTI file"),
         ("apply", apply | {"transform": field, "moving": [moving, moving], "output": [out, out]}, "is named twice"),
+        ("apply", {"moving": moving, "output": out, "transform": field}, "--reference is missing"),
+        ("apply", {"datalist": folder / "p.csv"}, "p.csv is not valid JSON"),
+        ("apply", {"datalist": folder / "p.csv", "fill": 0}, "--datalist and --fill were both given"),
+        ("apply", {"datalist": folder / "p.csv", "transform": field}, "--datalist and --transform were both given"),
         ("jacobian", {"transform": field, "reference": fixed, "output": folder / "j.csv"}, "not named as a NIfTI file"),
         ("points", {"points": folder / "p.csv", "transform": field, "output": folder / "q.csv"}, "expected x, y and z"),
         ("points", {"points": folder / "empty.csv", "transform": field, "output": folder / "q.csv"}, "no points"),
@@ -338,6 +342,78 @@ def test_bad_input_is_refused_in_one_line_and_nothing_is_written(tmp_path):
     with pytest.raises(InputError, match="exists: expected another name, or --overwrite"):
         run("apply", **apply, transform=field)
     assert (folder / "out.nii.gz").read_bytes() == b"mine"
+
+
+def test_a_list_of_jobs_does_what_the_options_do(tmp_path):
+    fixed, folder = shifted_pair(tmp_path)
+    label = nib.load(folder / "m.nii.gz")
+    nib.save(nib.Nifti1Image(label.get_fdata().astype(np.int16), label.affine), folder / "l.nii.gz")
+    random_affine(np.random.default_rng(0), folder / "a.mat")
+    jobs = [
+        {"moving": "m.nii.gz", "reference": "f.nii.gz", "transform": "d.nii.gz", "output": "out/0.nii.gz", "fill": 7},
+        {
+            "moving": ["m.nii.gz", str(folder / "l.nii.gz")],
+            "reference": "f.nii.gz",
+            "transform": ["d.nii.gz", "a.mat", {"inverse": "a.mat"}],  # a chain that is the shift again
+            "output": ["out/1.nii.gz", "out/2.nii.gz"],
+            "interpolation": "nearest",
+        },
+        {"moving": "f.nii.gz", "reference": "m.nii.gz", "transform": {"inverse": "d.nii.gz"}, "output": "out/3.nii.gz"},
+    ]
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    run("apply", datalist=folder / "jobs.json")
+    found = [nib.load(folder / "out" / f"{number}.nii.gz") for number in range(4)]
+    for image in found[:3]:
+        np.testing.assert_allclose(image.get_fdata()[4:9, 5:10], fixed[4:9, 5:10], atol=1e-4)
+    assert found[0].get_fdata()[-1].min() == 7
+    assert [image.get_data_dtype() for image in found[1:3]] == [np.int32, np.int32]
+    back = nib.load(folder / "m.nii.gz").get_fdata()
+    np.testing.assert_allclose(found[3].get_fdata()[7:12, 4:7], back[7:12, 4:7], atol=1e-3)
+    with pytest.raises(InputError, match=r"0.nii.gz exists: expected another name, or --overwrite"):
+        run("apply", datalist=folder / "jobs.json")
+    main(["apply", "--datalist", str(folder / "jobs.json"), "--overwrite"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"moving": None}, "jobs.json, entry 1 has no 'moving'"),
+        ({"moving": "no.nii.gz"}, "no.nii.gz does not exist"),
+        ({"moving": "nan.nii.gz"}, "nan.nii.gz holds NaN"),
+        ({"moving": ["m.nii.gz", "f.nii.gz"]}, "jobs.json, entry 1: found 2 moving images and 1 outputs"),
+        ({"moving": 5}, "jobs.json, entry 1, moving is 5: expected the name"),
+        ({"reference": ["f.nii.gz", "m.nii.gz"]}, "jobs.json, entry 1: expected one file as reference"),
+        ({"transform": "f.nii.gz"}, "expected a displacement field"),
+        ({"transform": {"back": "d.nii.gz"}}, "jobs.json, entry 1, transform is {'back'"),
+        ({"inverse": "d.nii.gz"}, "jobs.json, entry 1 has the unknown key 'inverse': .*, or {\"inverse\": FILE}"),
+        ({"images": "f.nii.gz"}, "jobs.json, entry 1: expected one file as reference, and two as images"),
+        ({"output": "0.nii.gz"}, "is named twice"),
+        ({"output": "m.nii.gz"}, "is an input"),
+        ({"output": "w.png"}, "not named as a NIfTI file"),
+        ({"interpolation": "cubic"}, "unknown interpolation 'cubic'"),
+        ({"interpolation": ["label"]}, "unknown interpolation"),
+        ({"moving": "thin.nii.gz", "interpolation": "spline"}, "a spline needs 4 voxels"),
+        ({"moving": "half.nii.gz", "interpolation": "label"}, "holds fractions"),
+        ({"fill": "black"}, "jobs.json, entry 1 has the fill 'black': expected a number"),
+        (None, "jobs.json, entry 1 is a NoneType: expected a dictionary"),
+    ],
+)
+def test_a_wrong_job_is_refused_before_the_first_is_done(tmp_path, change, message):
+    _, folder = shifted_pair(tmp_path)
+    for name, data in (
+        ("nan", np.full((4, 4, 4), np.nan)),
+        ("thin", np.zeros((4, 4, 2))),
+        ("half", np.full((4, 4, 4), 0.5)),
+    ):
+        nib.save(nib.Nifti1Image(data.astype(np.float32), np.eye(4)), folder / f"{name}.nii.gz")
+    job = {"moving": "m.nii.gz", "reference": "f.nii.gz", "transform": "d.nii.gz", "output": "0.nii.gz"}
+    jobs = [job, None if change is None else job | {"output": "1.nii.gz"} | change]
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(InputError, match=message) as caught:
+        run("apply", datalist=folder / "jobs.json")
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in folder.iterdir()) == before
 
 
 @pytest.mark.slow
@@ -357,9 +433,13 @@ def test_the_examples_of_the_document(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result.save("eval/pair")
     (tmp_path / "eval" / "points.csv").write_text(re.search(r'echo "(.*?)"', text, re.DOTALL)[1])
+    for content, file in re.findall(r"echo '(.*?)' > (\S+)", text, re.DOTALL):
+        (tmp_path / file).write_text(content)
     for words in commands:
         main(words)
-    assert len(commands) == 10
+    assert len(commands) == 11
+    once, again = (nib.load(f"eval/carried/{name}.nii.gz").get_fdata() for name in ("label", "first"))
+    np.testing.assert_array_equal(once, again)
     warped, carried = (nib.load(f"eval/{name}.nii.gz").get_fdata() for name in ("pair/moving_warped", "carried/image"))
     inside = np.asarray(result.ddf)[2] == 0
     np.testing.assert_allclose(carried[inside], warped[inside], atol=1e-3 * np.ptp(warped))

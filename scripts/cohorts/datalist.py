@@ -12,7 +12,7 @@ from ..support.errors import InputError
 from ..support.files import user_path
 from ..support.keys import FILES, IMAGES
 
-__all__ = ["add_displacements", "read_pairs"]
+__all__ = ["add_displacements", "read_json_list", "read_pairs"]
 
 
 def read_pairs(
@@ -46,7 +46,7 @@ def read_pairs(
         raise InputError(f"--datalist and --{next(iter(paths))} were both given: expected one or the other.")
     path = user_path(datalist, "datalist")
     root = user_path(dataset_dir, "dataset_dir") if dataset_dir else path.parent
-    entries = _read_json_list(path)
+    entries = read_json_list(path, "pairs", "[{fixed: ..., moving: ...}, ...]")
     pairs = [_check_entry(entry, f"{path}, entry {index}", root) for index, entry in enumerate(entries)]
     digits = len(str(len(pairs)))
     for index, pair in enumerate(pairs):
@@ -83,7 +83,17 @@ def _find_displacement(folder: Path, name: str, option: str) -> str:
     raise InputError(f"{option}: {folder} has no field for the pair '{name}': expected {' or '.join(files)}.")
 
 
-def _read_json_list(path: Path) -> list[Any]:
+def read_json_list(path: Path, content: str, form: str) -> list[Any]:
+    """Read a JSON file that holds a list.
+
+    Args:
+        path: the file.
+        content: what it lists, for messages.
+        form: how the list should look, for messages.
+
+    Raises:
+        InputError: when it cannot be read, or holds no list or an empty one.
+    """
     try:
         entries = json.loads(path.read_bytes())  # UTF-8, UTF-16 or UTF-32, with a byte order mark or without
     except OSError as error:
@@ -91,7 +101,7 @@ def _read_json_list(path: Path) -> list[Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"datalist: {path} is not valid JSON ({error}).") from error
     if not isinstance(entries, list) or not entries:
-        raise InputError(f"datalist: {path} is not a list of pairs: expected [{{fixed: ..., moving: ...}}, ...].")
+        raise InputError(f"datalist: {path} is not a list of {content}: expected {form}.")
     return entries
 
 

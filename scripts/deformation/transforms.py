@@ -25,6 +25,7 @@ __all__ = [
     "Inverted",
     "Spline",
     "Transform",
+    "check_interpolation",
     "ddf_on_grid",
     "millimetres_on",
     "resample",
@@ -224,10 +225,7 @@ def resample(image: np.ndarray, ddf: torch.Tensor, interpolation: str, fill: flo
     Raises:
         InputError: when the interpolation is unknown, or the image is too thin for a spline.
     """
-    if interpolation not in INTERPOLATIONS:
-        raise InputError(f"unknown interpolation '{interpolation}': expected one of {', '.join(INTERPOLATIONS)}.")
-    if interpolation == "spline" and min(image.shape) < 4:
-        raise InputError(f"a spline needs 4 voxels along each axis, the image has {image.shape}: linear does not.")
+    check_interpolation(interpolation, image.shape)
     # both grids in voxels, since ITK knows no sheared axes
     vectors = sitk.GetImageFromArray(np.ascontiguousarray(ddf.permute(3, 2, 1, 0).numpy()), isVector=True)
     size, moving = vectors.GetSize(), sitk.GetImageFromArray(np.ascontiguousarray(image.T))
@@ -242,6 +240,14 @@ def resample(image: np.ndarray, ddf: torch.Tensor, interpolation: str, fill: flo
         fill,
     )
     return sitk.GetArrayFromImage(found).T
+
+
+def check_interpolation(interpolation: object, shape: Sequence[int]) -> None:
+    """Raise an :class:`InputError` if an interpolation is unknown, or an image of this shape is too thin for it."""
+    if interpolation not in tuple(INTERPOLATIONS):
+        raise InputError(f"unknown interpolation '{interpolation}': expected one of {', '.join(INTERPOLATIONS)}.")
+    if interpolation == "spline" and (len(shape) < 3 or min(shape[:3]) < 4):
+        raise InputError(f"a spline needs 4 voxels along each axis, the image has {tuple(shape)}: linear does not.")
 
 
 def _nearest_affine(points: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
