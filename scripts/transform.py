@@ -70,7 +70,8 @@ def apply(jobs: Sequence[Job]) -> None:
             ddf = ddf_on_grid(chain, affine, shape, torch.from_numpy(image.affine))
             fill = job.fill if job.fill is not None else 0.0 if job.interpolation in LABELS else float(frames.min())
             found = [resample(frame, ddf, job.interpolation, fill) for frame in np.moveaxis(frames, 3, 0)]
-            _save(np.stack(found, axis=-1) if image.ndim > 3 else found[0], grid, image, target)
+            values = np.stack(found, axis=-1) if image.ndim > 3 else found[0].reshape(grid.shape[:3])
+            _save(values, grid, image, target)
 
 
 def _open(job: Job) -> tuple[nib.Nifti1Image, Chain]:

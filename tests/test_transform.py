@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shlex
 from pathlib import Path
@@ -20,102 +19,7 @@ from scripts.support.bundle import BUNDLE_ROOT
 from scripts.support.errors import InputError
 from scripts.transform import main
 
-grids = pytest.mark.parametrize(
-    "count", [50, pytest.param(int(os.environ.get("GRIDS", "200")), marks=pytest.mark.slow)]
-)
-
-
-def random_image(random, shape=None):
-    """Smooth values on an oblique, flipped, permuted, anisotropic grid around the origin of the world."""
-    shape = random.integers(6, 14, 3) if shape is None else shape
-    rotation = np.linalg.qr(random.normal(size=(3, 3)))[0][:, random.permutation(3)]
-    affine = np.eye(4)
-    affine[:3, :3] = rotation * random.uniform(0.7, 3, 3) * random.choice([-1, 1], 3)
-    affine[:3, 3] = random.normal(size=3) - affine[:3, :3] @ (np.array(shape) - 1) / 2
-    image = nib.Nifti1Image(random.normal(size=shape).astype(np.float32), affine)
-    image.set_sform(affine, 1)
-    image.set_qform(affine, 1)
-    return image
-
-
-def random_field(random, path, shape=(9, 8, 7)):
-    grid = random_image(random, shape)
-    nib.save(ddf_to_itk(random.normal(size=(3, *shape)).astype(np.float32), grid), path)
-    return path
-
-
-def itk_field(path):
-    return sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
-
-
-def random_affine(random, path):
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix((np.eye(3) + 0.1 * random.normal(size=(3, 3))).flatten().tolist())
-    transform.SetTranslation(random.normal(size=3).tolist())
-    transform.SetCenter(random.normal(size=3).tolist())
-    sitk.WriteTransform(transform, str(path))
-    return transform
-
-
-def run(command, **options):
-    words = [command]
-    for name, value in options.items():
-        words += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
-    main(words)
-
-
-@grids
-def test_images_on_random_grids_are_those_of_simpleitk(tmp_path, count):
-    random = np.random.default_rng(count)
-    worst = 0.0
-    for number in range(count):
-        moving, fixed = random_image(random), random_image(random)
-        nib.save(moving, tmp_path / "m.nii")
-        nib.save(fixed, tmp_path / "f.nii")
-        field = random_field(random, tmp_path / "d.nii")
-        affine = random_affine(random, tmp_path / "a.tfm")
-        run(
-            "apply",
-            moving=tmp_path / "m.nii",
-            reference=tmp_path / "f.nii",
-            transform=[field, tmp_path / "a.tfm"],
-            output=tmp_path / f"w{number}.nii",
-            fill=-5,
-        )
-        chain = sitk.CompositeTransform([affine, itk_field(field)])  # the last one is applied first
-        expected = sitk.Resample(
-            sitk.ReadImage(str(tmp_path / "m.nii")),
-            sitk.ReadImage(str(tmp_path / "f.nii")),
-            chain,
-            sitk.sitkLinear,
-            -5.0,
-        )
-        found = sitk.ReadImage(str(tmp_path / f"w{number}.nii"))
-        assert found.GetOrigin() == pytest.approx(expected.GetOrigin(), abs=1e-4)
-        difference = np.abs(sitk.GetArrayFromImage(found) - sitk.GetArrayFromImage(expected))
-        # a point within rounding of an image's border is inside for the one and outside for the other
-        worst = max(worst, float(np.sort(difference.ravel())[-3]))
-    assert worst < 1e-4 * np.ptp(moving.get_fdata())
-
-
-@grids
-def test_points_on_random_grids_are_those_of_simpleitk(tmp_path, count):
-    random = np.random.default_rng(count)
-    for number in range(count):
-        field = random_field(random, tmp_path / "d.nii")
-        affine = random_affine(random, tmp_path / "a.mat")
-        points = random.uniform(-4, 4, (20, 3))
-        (tmp_path / "p.csv").write_text("\n".join(",".join(map(repr, map(float, point))) for point in points))
-        run(
-            "points",
-            points=tmp_path / "p.csv",
-            frame="lps",
-            transform=[field, tmp_path / "a.mat"],
-            output=tmp_path / f"q{number}.csv",
-        )
-        chain = sitk.CompositeTransform([affine, itk_field(field)])
-        expected = [chain.TransformPoint(point) for point in points.tolist()]
-        np.testing.assert_allclose(np.loadtxt(tmp_path / f"q{number}.csv", delimiter=","), expected, atol=1e-3)
+from .random_transforms import itk_field, random_affine, random_image, run
 
 
 def shifted_pair(tmp_path):
@@ -254,6 +158,30 @@ def test_a_field_as_a_chain_of_itk_and_as_a_ddf_of_monai(tmp_path):
     run("convert", transform=folder / "both.h5", reference=folder / "f.nii.gz", output=folder / "again.nii.gz")
     again = nib.load(folder / "again.nii.gz").get_fdata()
     np.testing.assert_allclose(again, nib.load(folder / "both.nii.gz").get_fdata(), atol=1e-4)
+
+
+def test_images_and_transforms_in_two_dimensions(tmp_path):
+    affine = np.diag([2.0, 1, 1, 1])  # the moving image is the fixed one moved by 3 voxels along R and -2 along A
+    fixed = np.zeros((16, 14), np.float32)
+    fixed[5:8, 6:9] = np.arange(9).reshape(3, 3) + 1
+    for name, data in (("f", fixed), ("m", np.roll(fixed, (3, -2), (0, 1)))):
+        nib.save(nib.Nifti1Image(data, affine), tmp_path / f"{name}.nii")
+    shift = sitk.AffineTransform(2)
+    shift.SetTranslation((-6.0, 2.0))  # LPS
+    sitk.WriteTransform(shift, str(tmp_path / "a.mat"))
+    grids = {"reference": tmp_path / "f.nii", "images": [tmp_path / "f.nii", tmp_path / "m.nii"]}
+    for name in ("a.tfm", "d.nii.gz", "d.pt"):
+        run("convert", transform=tmp_path / "a.mat", **grids, output=tmp_path / name)
+    run("convert", transform=tmp_path / "d.nii.gz", **grids, output=tmp_path / "d.h5")
+    for name in ("a.mat", "a.tfm", "d.nii.gz", "d.h5"):
+        files = {"moving": tmp_path / "m.nii", "reference": tmp_path / "f.nii", "transform": tmp_path / name}
+        run("apply", **files, output=tmp_path / f"{name}.nii")
+        found = nib.load(tmp_path / f"{name}.nii")
+        assert found.shape == (16, 14)
+        np.testing.assert_allclose(found.get_fdata()[4:9, 5:10], fixed[4:9, 5:10], atol=1e-4)
+    assert sitk.ReadTransform(str(tmp_path / "d.h5")).TransformPoint((-8.0, -7.0)) == pytest.approx((-14, -5), abs=1e-5)
+    ddf = torch.load(tmp_path / "d.pt")
+    torch.testing.assert_close(ddf, torch.tensor([3.0, -2.0]).view(2, 1, 1).expand(2, 16, 14))
 
 
 def test_the_inverse_of_a_smooth_field_leads_back(tmp_path):

@@ -36,7 +36,8 @@ def read_transform(path: str | Path, role: str = "transform", images: Images | N
             ``.mat`` or ``.h5`` of ITK with affine maps, displacement fields, B-splines and composites of them; ``.mat``
             of flirt; ``.lta`` and dense ``.mgz`` of FreeSurfer; ``.1D`` of AFNI; ``.x5``; ``.npz`` of Learn2Reg.
         role: what the file is, for messages.
-        images: the registered images, which the formats of FSL and Learn2Reg need, and AFNI's for oblique images.
+        images: the registered images, which the formats of FSL and Learn2Reg need, and AFNI's for oblique images. With
+            2D images, transforms of ITK may be in 2D.
 
     Raises:
         InputError: when the file is not such a transform.
@@ -64,21 +65,25 @@ def read_transform(path: str | Path, role: str = "transform", images: Images | N
         if path.suffix == ".mat":  # ITK's is binary, flirt's is text
             return read_foreign(path, name, images)
         raise InputError(f"{name} cannot be read as a transform of ITK.") from error
-    return Chain(_parts(transform, name))
+    return Chain(_parts(transform, name, {3, _dims(images.fixed)}))
 
 
-def _parts(transform: sitk.Transform, name: str) -> list[Transform]:
+def _dims(image: nib.Nifti1Image | None) -> int:
+    return 2 if image is not None and len(image.shape) == 2 else 3
+
+
+def _parts(transform: sitk.Transform, name: str, dims: set[int]) -> list[Transform]:
     transform = transform.Downcast()
     if isinstance(transform, sitk.CompositeTransform):  # the last one is applied first
         count = transform.GetNumberOfTransforms()
-        return [part for i in reversed(range(count)) for part in _parts(transform.GetNthTransform(i), name)]
-    if transform.GetDimension() != 3:
-        raise InputError(f"{name} is a transform in {transform.GetDimension()}D: expected one in 3D.")
+        return [part for i in reversed(range(count)) for part in _parts(transform.GetNthTransform(i), name, dims)]
+    if transform.GetDimension() not in dims:
+        raise InputError(f"{name} is a transform in {transform.GetDimension()}D: expected one in 3D, or 2D images.")
     if transform.IsLinear():
         return [Affine(_matrix(transform))]
     if isinstance(transform, sitk.DisplacementFieldTransform):
         return [_displacement(transform.GetDisplacementField())]
-    if isinstance(transform, sitk.BSplineTransform):
+    if isinstance(transform, sitk.BSplineTransform) and transform.GetDimension() == 3:
         return [_spline(transform)]
     raise InputError(
         f"{name} is a {transform.GetName()}: expected affine maps, displacement fields, B-splines, or composites."
@@ -86,17 +91,22 @@ def _parts(transform: sitk.Transform, name: str) -> list[Transform]:
 
 
 def _matrix(transform: sitk.Transform) -> torch.Tensor:
-    """The matrix in RAS of any linear transform of ITK, from where it takes four points."""
-    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
-    columns = [np.array(transform.TransformPoint(unit)) - origin for unit in np.eye(3).tolist()]
+    """The matrix in RAS of any linear transform of ITK, from where it takes the origin and the unit vectors."""
+    dims = transform.GetDimension()
+    origin = np.array(transform.TransformPoint([0.0] * dims))
+    columns = [np.array(transform.TransformPoint(unit)) - origin for unit in np.eye(dims).tolist()]
     matrix = torch.eye(4, dtype=torch.float64)
-    matrix[:3] = torch.from_numpy(np.column_stack([*columns, origin]))
+    matrix[:dims, :dims] = torch.from_numpy(np.column_stack(columns))
+    matrix[:dims, 3] = torch.from_numpy(origin)
     return FLIP @ matrix @ FLIP
 
 
 def _displacement(field: sitk.Image) -> Displacement:
-    vectors = torch.from_numpy(sitk.GetArrayFromImage(field)).permute(3, 2, 1, 0)
-    return Displacement((vectors * SIGNS).float().contiguous(), torch.from_numpy(affine_of_itk(field)))
+    dims = field.GetDimension()
+    values = torch.from_numpy(sitk.GetArrayFromImage(field))  # the last axis first, and vectors last
+    vectors = torch.zeros(3, *(*field.GetSize(), 1)[:3])
+    vectors[:dims] = values.permute(*reversed(range(dims + 1))).reshape(dims, *vectors.shape[1:])
+    return Displacement(vectors * SIGNS.float(), torch.from_numpy(affine_of_itk(field)))
 
 
 def _spline(transform: sitk.BSplineTransform) -> Spline:
@@ -114,7 +124,8 @@ def write_transform(transform: Chain, path: str | Path, images: Images, fsl: boo
         path: ``.nii`` or ``.nii.gz`` for a displacement field of ITK (millimetres, LPS, intent 1007); ``.tfm``,
             ``.txt`` or ``.mat`` for an affine map; ``.h5`` and ``.x5`` for either; ``.lta`` and ``.1D`` for affine
             maps; ``.mgz`` for a dense warp of FreeSurfer; ``.npz`` for Learn2Reg; ``.pt`` for a ddf
-            as MONAI's ``Warp`` takes it: in voxels, shape (3, X, Y, Z).
+            as MONAI's ``Warp`` takes it: in voxels, shape (3, X, Y, Z). For a 2D image, the formats of ITK and MONAI
+            are in 2D.
         images: the fixed image, on whose grid a displacement is written, and the moving one, which some formats need.
         fsl: write ``.mat`` and ``.nii.gz`` as flirt and fnirt do.
 
@@ -137,14 +148,15 @@ def write_transform(transform: Chain, path: str | Path, images: Images, fsl: boo
 def _write_itk_or_monai(transform: Chain, path: Path, images: Images) -> None:
     affine = transform.as_affine()
     if affine is not None and path.suffix in ITK:
-        replace_file(path, lambda file: sitk.WriteTransform(_to_itk(affine), str(file)))
+        replace_file(path, lambda file: sitk.WriteTransform(_to_itk(affine, _dims(images.fixed)), str(file)))
         return
     if path.suffix in (".tfm", ".txt", ".mat"):
         affine_of(transform, f"output: {path}")
     reference = images.reference(f"output: {path}")
     ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), (*reference.shape, 1)[:3])
     if path.suffix == ".pt":
-        replace_file(path, lambda file: torch.save(ddf.float(), file))
+        dims = _dims(reference)
+        replace_file(path, lambda file: torch.save(ddf[:dims].reshape(dims, *reference.shape[:3]).float(), file))
         return
     image = ddf_to_itk(ddf.numpy(), reference)
     if path.suffix == ".h5":
@@ -153,16 +165,17 @@ def _write_itk_or_monai(transform: Chain, path: Path, images: Images) -> None:
         replace_file(path, lambda file: nib.save(image, file))
 
 
-def _to_itk(affine: Affine) -> sitk.AffineTransform:
+def _to_itk(affine: Affine, dims: int) -> sitk.AffineTransform:
     matrix = (FLIP @ affine.matrix @ FLIP).numpy()
-    result = sitk.AffineTransform(3)
-    result.SetMatrix(matrix[:3, :3].flatten().tolist())
-    result.SetTranslation(matrix[:3, 3].tolist())
+    result = sitk.AffineTransform(dims)
+    result.SetMatrix(matrix[:dims, :dims].flatten().tolist())
+    result.SetTranslation(matrix[:dims, 3].tolist())
     return result
 
 
 def _field_to_itk(image: nib.Nifti1Image) -> sitk.DisplacementFieldTransform:
-    vectors = np.asarray(image.dataobj, dtype=np.float64)[:, :, :, 0]
-    field = sitk.GetImageFromArray(np.ascontiguousarray(vectors.transpose(2, 1, 0, 3)), isVector=True)
+    vectors = np.asarray(image.dataobj, dtype=np.float64)[:, :, :, 0].transpose(2, 1, 0, 3)
+    vectors = vectors[0] if vectors.shape[3] == 2 else vectors
+    field = sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True)
     place_in_itk(field, image.affine)
     return sitk.DisplacementFieldTransform(field)

@@ -226,12 +226,13 @@ def to_itk(image: MetaTensor) -> Any:
 
 
 def place_in_itk(image: Any, affine: np.ndarray) -> None:
-    """Give a SimpleITK image in 3D the place of an affine from voxels to RAS millimetres, shape (4, 4)."""
-    affine = FLIP @ affine
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    """Give a SimpleITK image in 2D or 3D the place of an affine from voxels to RAS millimetres, shape (4, 4)."""
+    dims = image.GetDimension()
+    linear, origin = (FLIP @ affine)[:dims, :dims], (FLIP @ affine)[:dims, 3]
+    spacing = np.linalg.norm(linear, axis=0)
     image.SetSpacing(spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetDirection((affine[:3, :3] / spacing).flatten().tolist())
+    image.SetOrigin(origin.tolist())
+    image.SetDirection((linear / spacing).flatten().tolist())
 
 
 def _for_matching(image: MetaTensor) -> Any:
