@@ -360,12 +360,20 @@ def test_the_examples_of_the_document(tmp_path, monkeypatch):
     (tmp_path / "tests").symlink_to(root / "tests")
     monkeypatch.chdir(tmp_path)
     result.save("eval/pair")
+    crops = root / "tests" / "data" / "hippocampus"
+    files = [crops / name / "t1.nii.gz" for name in ("hippocampus_327", "hippocampus_341")]
+    aligned = Registration.load("hippocampus")(*files)
+    aligned.save("eval/crops")
     (tmp_path / "eval" / "points.csv").write_text(re.search(r'echo "(.*?)"', text, re.DOTALL)[1])
     for content, file in re.findall(r"echo '(.*?)' > (\S+)", text, re.DOTALL):
         (tmp_path / file).write_text(content)
     for words in commands:
         main(words)
-    assert len(commands) == 11
+    assert len(commands) == 13
+    again = nib.load("eval/crops/again.nii.gz").get_fdata()
+    np.testing.assert_allclose(again, np.asarray(aligned.warped)[0], atol=1e-3 * np.ptp(again))
+    shift = sitk.ReadTransform("eval/crops/alignment.mat").TransformPoint((0.0, 0.0, 0.0))
+    assert np.linalg.norm(shift) > 1
     once, again = (nib.load(f"eval/carried/{name}.nii.gz").get_fdata() for name in ("label", "first"))
     np.testing.assert_array_equal(once, again)
     warped, carried = (nib.load(f"eval/{name}.nii.gz").get_fdata() for name in ("pair/moving_warped", "carried/image"))

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 
+from ..deformation.foreign_formats import Images
 from ..deformation.formats import ddf_to_itk, image_like, label_type
+from ..deformation.transform_files import write_transform
+from ..deformation.transforms import Affine, Chain
 from ..images.loading import as_nifti
 from ..support.bundle import versions
 from ..support.errors import InputError
@@ -39,6 +42,7 @@ OUTPUTS = (
     "displacement.nii.gz",
     "displacement_inverse.nii.gz",
     "jacobian_determinant.nii.gz",
+    "alignment.mat",
     "overview.png",
     "metrics.json",
 )
@@ -235,5 +239,7 @@ def _write(file: str, result: RegisteredPair, fixed: nib.Nifti1Image, moving: ni
             nib.save(ddf_to_itk(np.asarray(result.inverse), moving), folder / file)
         case "jacobian_determinant":
             scalar(result.jacobian)
+        case "alignment" if "displacement" not in result.inputs and not np.array_equal(result.alignment, np.eye(4)):
+            write_transform(Chain([Affine(result.alignment)]), folder / file, Images(fixed, moving))
         case "overview":
             draw_overview(result, folder / file)

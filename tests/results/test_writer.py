@@ -6,13 +6,17 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
+from scipy.io import loadmat
 
 from scripts.results.writer import OUTPUTS, RegistrationWriter, write_results
 from scripts.support.errors import InputError
 
 from ..conftest import blobs, load_json
+
+ALIGNMENT = torch.tensor([[1.0, 0.1, 0, 2], [0, 1, 0, -3], [0, 0, 1.2, 5], [0, 0, 0, 1]], dtype=torch.float64)
 
 
 @pytest.fixture
@@ -38,6 +42,7 @@ def result(pair, with_label=True, **changes):
         **dict.fromkeys(("ddf", "inverse"), field),
         **dict.fromkeys(("label_fixed", "intensity_range")),
         "jacobian": torch.ones(1, 8, 7, 6),
+        "alignment": ALIGNMENT,
         "label_warped": torch.full((1, 8, 7, 6), 70000.0) if with_label else None,
     }
     return SimpleNamespace(**{**values, **changes})
@@ -56,6 +61,22 @@ def test_writes_all_files_and_nothing_else(pair, tmp_path):
     assert metrics["warnings"] == ["fixed: f.nii is odd."]
     assert set(metrics["sha256"]) == {"weights", "fixed", "moving"}
     assert nib.load(folder / "label_warped.nii.gz").get_fdata().max() == 70000
+
+
+def test_the_alignment_is_a_file_that_itk_reads(pair, tmp_path):
+    """By hand: the point (10, 20, 30) in RAS goes to (14, 17, 41)."""
+    writer(tmp_path).write(result(pair))
+    folder = tmp_path / "out" / "case"
+    content = loadmat(folder / "alignment.mat")
+    assert content["AffineTransform_double_3_3"].shape == (12, 1)
+    assert content["fixed"].ravel().tolist() == [0, 0, 0]
+    transform = sitk.ReadTransform(str(folder / "alignment.mat"))
+    assert transform.TransformPoint((-10.0, -20.0, 30.0)) == pytest.approx((-14, -17, 41))
+    by_another_tool = {**pair, "displacement": pair["fixed"]}
+    for number, changes in enumerate(({"alignment": np.eye(4)}, {"inputs": by_another_tool})):
+        folder = tmp_path / str(number)
+        write_results(result(pair, **changes), folder, outputs=("alignment.mat", "metrics.json"))
+        assert [path.name for path in folder.iterdir()] == ["metrics.json"]
 
 
 def test_is_done_only_for_the_same_files_and_weights(pair, tmp_path, save):
