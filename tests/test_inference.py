@@ -250,6 +250,35 @@ def test_a_list_goes_on_after_a_failure_skips_what_is_done_and_says_so(infer, sa
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.*")} == stamps
 
 
+def test_names_of_bids_derivatives(infer, samples, tmp_path, caplog):
+    crops = samples / "hippocampus"
+    pair = {"fixed": tmp_path / "sub-01_ses-1_T1w.nii.gz", "moving": tmp_path / "sub-02_ses-1_T1w.nii.gz"}
+    for file, subject in zip(pair.values(), ("hippocampus_327", "hippocampus_341")):
+        file.symlink_to(crops / subject / "t1.nii.gz")
+    options = {**{key: str(file) for key, file in pair.items()}, "output_dir": str(tmp_path / "out"), "names": "bids"}
+    options["outputs"] = ["moving_warped", "displacement", "displacement_inverse", "alignment"]
+    infer("hippocampus", **options)
+    found = {path.name: path for path in (tmp_path / "out").iterdir()}
+    assert set(found) == {
+        "sub-02_ses-1_space-sub01_desc-warped_T1w.nii.gz",
+        "sub-02_ses-1_from-sub02_to-sub01_mode-image_xfm.nii.gz",
+        "sub-02_ses-1_from-sub01_to-sub02_mode-image_xfm.nii.gz",
+        "sub-02_ses-1_from-sub02_to-sub01_mode-image_desc-alignment_xfm.mat",
+        "metrics.json",
+    }
+    field = sitk.ReadImage(str(found["sub-02_ses-1_from-sub02_to-sub01_mode-image_xfm.nii.gz"]), sitk.sitkVectorFloat64)
+    images = [sitk.ReadImage(str(pair[key])) for key in ("moving", "fixed")]
+    expected = sitk.Resample(*images, sitk.DisplacementFieldTransform(field), sitk.sitkLinear)
+    warped = nib.load(found["sub-02_ses-1_space-sub01_desc-warped_T1w.nii.gz"]).get_fdata()
+    difference = np.abs(sitk.GetArrayFromImage(expected).T - warped)
+    assert np.percentile(difference, 99) < 0.01 * np.ptp(warped)
+    caplog.set_level("INFO", "scripts")
+    infer("hippocampus", **options)
+    assert "registered 0, skipped 1 finished, failed 0" in caplog.text
+    infer("hippocampus", **options | {"names": None, "overwrite": "true"})
+    assert {path.name.partition(".")[0] for path in (tmp_path / "out").iterdir()} == {*options["outputs"], "metrics"}
+
+
 def test_every_bad_input_ends_in_one_line_and_without_output(infer, samples, save, tmp_path):
     pair = cardiac_pair(samples)
     fixed = pair["fixed"]
@@ -270,6 +299,7 @@ def test_every_bad_input_ends_in_one_line_and_without_output(infer, samples, sav
         "unknown similarity 'mi'": {"network_def#step": {"_target_": "scripts.networks.Gradient", "similarity": "mi"}},
         "unknown alignment": {"alignment": "nowhere"},
         "--overwrite is 'maybe'": {"overwrite": "maybe"},
+        "--names is 'long'": {"names": "long"},
         "nothing to register: expected --fixed and --moving, or --datalist": {"fixed": None, "moving": None},
     }
     for expected, options in cases.items():

@@ -19,6 +19,7 @@ from ..deformation.inversion import Inverse, invert_on_grid
 from ..deformation.jacobian import jacobian_determinant
 from ..support.files import user_path
 from ..support.notices import collect_warnings
+from .names import check_scheme
 from .writer import choose_outputs, write_results
 
 __all__ = ["RegisteredPair"]
@@ -143,18 +144,25 @@ class RegisteredPair:
         shape, ddf = self.fixed.shape[1:], convert_to_tensor(self.ddf, track_meta=False)
         return self._sample(image, lambda rows: apply_affine(to_image, lattice(shape, rows=rows) + ddf[:, rows]), mode)
 
-    def save(self, folder: str | Path, overwrite: bool = False, outputs: Sequence[str] | None = None) -> None:
+    def save(
+        self,
+        folder: str | Path,
+        overwrite: bool = False,
+        outputs: Sequence[str] | None = None,
+        names: str | None = None,
+    ) -> None:
         """Write the files that ``inference.yaml`` writes: see ``scripts.results.writer.OUTPUTS``.
 
         Args:
             folder: the folder for the files; it is made if it does not exist.
             overwrite: replace existing files with these names.
             outputs: names without their endings, such as ``["displacement"]``; None means all of them.
+            names: ``bids`` for names of BIDS derivatives.
 
         Raises:
             InputError: when there are such files, or the folder cannot be written to.
         """
-        write_results(self, user_path(folder, "folder"), overwrite, choose_outputs(outputs))
+        write_results(self, user_path(folder, "folder"), overwrite, choose_outputs(outputs), check_scheme(names))
 
     def _align(self, image: MetaTensor, mode: str) -> MetaTensor:
         to_image = torch.linalg.solve(image.affine.double(), self.alignment @ self.fixed.affine.double())

@@ -29,23 +29,13 @@ from ..support.files import (
     user_path,
 )
 from ..support.keys import FILES, IMAGES
+from .names import OUTPUTS, check_scheme, every_name, file_names
 from .overview import draw_overview
 
 if TYPE_CHECKING:
     from .registered import RegisteredPair
 
 __all__ = ["OUTPUTS", "RegistrationWriter", "choose_outputs", "write_results"]
-
-OUTPUTS = (
-    "moving_warped.nii.gz",
-    "label_warped.nii.gz",
-    "displacement.nii.gz",
-    "displacement_inverse.nii.gz",
-    "jacobian_determinant.nii.gz",
-    "alignment.mat",
-    "overview.png",
-    "metrics.json",
-)
 
 
 def choose_outputs(names: Sequence[str] | str | None) -> tuple[str, ...]:
@@ -76,6 +66,7 @@ class RegistrationWriter:
         overwrite: replace existing files.
         again: replace existing results, but no other files.
         outputs: see :func:`choose_outputs`.
+        names: None, or ``bids``; see :func:`scripts.results.names.file_names`.
     """
 
     def __init__(
@@ -85,12 +76,14 @@ class RegistrationWriter:
         overwrite: bool = False,
         again: bool = False,
         outputs: Sequence[str] | str | None = None,
+        names: str | None = None,
     ) -> None:
         self.output_dir = user_path(output_dir, "output_dir")
         self.weights = None if weights is None else user_path(weights, "weights")
         self.overwrite = overwrite
         self.again = again
         self.outputs = choose_outputs(outputs)
+        self.names = check_scheme(names)
 
     def folder(self, pair: Mapping[str, Any]) -> Path:
         return self.output_dir / pair["name"]
@@ -105,8 +98,8 @@ class RegistrationWriter:
             InputError: when it cannot be written to, or an input has the name and place of a result.
         """
         inputs = {place: text for pair in pairs for place, text in _inputs(pair, self.weights).items()}
-        for folder in {self.folder(pair) for pair in pairs}:
-            _keep_inputs(folder, inputs)
+        for pair in pairs:
+            _keep_inputs(self.folder(pair), every_name(pair), inputs)
         prepare_folder(self.output_dir)
 
     def is_done(self, pair: Mapping[str, Any], settings: str | None = None) -> bool:
@@ -126,7 +119,7 @@ class RegistrationWriter:
             return False  # what is wrong is said where they are read
         killed = remove_debris(folder)
         record = read_record(folder / OUTPUTS[-1])
-        there = [file for file in OUTPUTS if os.path.lexists(folder / file)]
+        there = [file for file in every_name(pair) if os.path.lexists(folder / file)]
         if killed and not record:  # while files were moved to their places
             for file in there:
                 (folder / file).unlink()
@@ -137,15 +130,19 @@ class RegistrationWriter:
             found = f"{there[0]}, which is no result of a registration"
         elif record.get("sha256") != _checksums(pair, self.weights):
             found = "the result of other files or weights"
-        elif record.get("settings") != settings or not {*self.outputs} <= {*record.get("outputs", ())}:
+        elif record.get("settings") != settings or not self._written(pair) <= {*record.get("outputs", ())}:
             found = "the result of other options"
         else:
             return True
         raise InputError(f"output_dir: {folder} holds {found}: expected an empty folder, or --overwrite true.")
 
+    def _written(self, pair: Mapping[str, Any]) -> set[str]:
+        names = file_names(pair, self.names)
+        return {names[file] for file in self.outputs}
+
     def write(self, result: RegisteredPair) -> None:
         """Write the files of a pair, which has a ``name``, to its folder; existing files are replaced."""
-        write_results(result, self.folder(result.inputs), overwrite=True, outputs=self.outputs)
+        write_results(result, self.folder(result.inputs), overwrite=True, outputs=self.outputs, names=self.names)
 
     def missing(self, pair: Mapping[str, Any]) -> bool:
         """Return whether a result was written and does not exist any more."""
@@ -153,7 +150,11 @@ class RegistrationWriter:
 
 
 def write_results(
-    result: RegisteredPair, folder: Path, overwrite: bool = False, outputs: Sequence[str] = OUTPUTS
+    result: RegisteredPair,
+    folder: Path,
+    overwrite: bool = False,
+    outputs: Sequence[str] = OUTPUTS,
+    names: str | None = None,
 ) -> None:
     """Write files of ``OUTPUTS``. ``metrics.json`` is the last one: if it exists, all files exist.
 
@@ -162,21 +163,23 @@ def write_results(
         folder: the folder for the files; it is made if it does not exist.
         overwrite: replace existing files with these names.
         outputs: the files to write; nothing is computed for others.
+        names: None, or ``bids``; see :func:`scripts.results.names.file_names`.
 
     Raises:
         InputError: when there are such files, one of them is an input, or the folder cannot be written to.
     """
-    _keep_inputs(folder, _inputs(result.inputs, result.weights))
+    every, name_of = every_name(result.inputs), file_names(result.inputs, names)
+    _keep_inputs(folder, every, _inputs(result.inputs, result.weights))
     prepare_folder(folder)
-    if not overwrite and any((folder / name).exists() for name in OUTPUTS):
+    if not overwrite and any((folder / name).exists() for name in every):
         raise InputError(f"{folder} holds the result of a registration: expected an empty folder, or overwrite.")
     metrics = result.metrics
     start = time.perf_counter()
     checksums = _checksums(result.inputs, result.weights)
     fixed, moving = (as_nifti(result.inputs[key], key) for key in IMAGES)
-    with replace_files(folder, OUTPUTS) as temporary:
+    with replace_files(folder, every) as temporary:
         for file in outputs:
-            _write(file, result, fixed, moving, temporary)
+            _write(file, result, fixed, moving, temporary / name_of[file])
         result.seconds["write"] = time.perf_counter() - start
         content = {
             **metrics,
@@ -185,7 +188,7 @@ def write_results(
             "files": {key: str(path.resolve()) for key, path in _files(result.inputs).items()},
             "sha256": checksums,
             "settings": result.settings,
-            "outputs": list(outputs),
+            "outputs": [name_of[file] for file in outputs],
             "versions": versions(),
         }
         (temporary / "metrics.json").write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
@@ -207,8 +210,8 @@ def _entry(path: Path) -> Path:
     return Path(os.path.realpath(path.parent), path.name)
 
 
-def _keep_inputs(folder: Path, inputs: Mapping[Path, str]) -> None:
-    for name in OUTPUTS:
+def _keep_inputs(folder: Path, names: Sequence[str], inputs: Mapping[Path, str]) -> None:
+    for name in names:
         text = inputs.get(_entry(folder / name))
         if text:
             raise InputError(f"{text} would be overwritten by a result: expected another output folder.")
@@ -221,12 +224,12 @@ def _checksums(inputs: Mapping[str, Any], weights: Path | None) -> dict[str, str
     return {key: sha256(path) for key, path in paths.items()}
 
 
-def _write(file: str, result: RegisteredPair, fixed: nib.Nifti1Image, moving: nib.Nifti1Image, folder: Path) -> None:
+def _write(file: str, result: RegisteredPair, fixed: nib.Nifti1Image, moving: nib.Nifti1Image, path: Path) -> None:
     """Write one file of ``OUTPUTS`` but the last; each is computed and written after the other to save memory."""
 
     def scalar(values: Any, dtype: Any = np.float32) -> None:
         array = np.asarray(values).reshape(fixed.shape[:3]).astype(dtype, copy=False)
-        nib.save(image_like(array, fixed), folder / file)
+        nib.save(image_like(array, fixed), path)
 
     match file.partition(".")[0]:
         case "moving_warped":
@@ -234,12 +237,12 @@ def _write(file: str, result: RegisteredPair, fixed: nib.Nifti1Image, moving: ni
         case "label_warped" if result.label_warped is not None:
             scalar(result.label_warped, label_type(np.asarray(result.label_warped)))
         case "displacement":
-            nib.save(ddf_to_itk(np.asarray(result.ddf), fixed), folder / file)
+            nib.save(ddf_to_itk(np.asarray(result.ddf), fixed), path)
         case "displacement_inverse":
-            nib.save(ddf_to_itk(np.asarray(result.inverse), moving), folder / file)
+            nib.save(ddf_to_itk(np.asarray(result.inverse), moving), path)
         case "jacobian_determinant":
             scalar(result.jacobian)
         case "alignment" if "displacement" not in result.inputs and not np.array_equal(result.alignment, np.eye(4)):
-            write_transform(Chain([Affine(result.alignment)]), folder / file, Images(fixed, moving))
+            write_transform(Chain([Affine(result.alignment)]), path, Images(fixed, moving))
         case "overview":
-            draw_overview(result, folder / file)
+            draw_overview(result, path)

@@ -11,6 +11,7 @@ import torch
 from monai.data import MetaTensor
 from scipy.io import loadmat
 
+from scripts.results.names import file_names
 from scripts.results.writer import OUTPUTS, RegistrationWriter, write_results
 from scripts.support.errors import InputError
 
@@ -201,3 +202,28 @@ def test_only_the_outputs_that_are_asked_for_are_computed_and_written(pair, tmp_
         writer(tmp_path).is_done(pair)
     with pytest.raises(InputError, match=r"--outputs has 'warped': expected some of moving_warped, label_warped"):
         writer(tmp_path, outputs=["warped"])
+
+
+def test_names_of_bids_are_done_replaced_and_kept_like_others(pair, tmp_path, save):
+    bids, plain = writer(tmp_path, names="bids"), writer(tmp_path)
+    names = {*file_names(pair, "bids").values()}
+    assert "from-m_to-f_mode-image_xfm.nii.gz" in names
+    folder = tmp_path / "out" / "case"
+    bids.write(result(pair))
+    assert {path.name for path in folder.iterdir()} == names
+    assert bids.is_done(pair)
+    for other in (plain, writer(tmp_path, names="bids", overwrite=True)):
+        other.write(result(pair))  # what had other names is gone
+        assert {path.name for path in folder.iterdir()} == ({*OUTPUTS} if other is plain else names)
+    with pytest.raises(InputError, match=r"out/case holds the result of other options: .*--overwrite true"):
+        plain.is_done(pair)
+    assert writer(tmp_path, names="bids", outputs=["displacement"]).is_done(pair)
+    (folder / "metrics.json").unlink()
+    with pytest.raises(InputError, match="which is no result of a registration"):
+        bids.is_done(pair)
+    (folder / ".partial_y").write_text("")  # a killed run
+    assert not bids.is_done(pair)
+    assert not list(folder.iterdir())
+    kept = {**pair, "fixed": save("out/case/space-f_desc-warped_m.nii.gz", blobs((8, 7, 6))), "moving": "m.nii"}
+    with pytest.raises(InputError, match="would be overwritten by a result"):
+        bids.prepare([{**kept, "fixed": pair["fixed"], "label_fixed": kept["fixed"], "moving": pair["moving"]}])
