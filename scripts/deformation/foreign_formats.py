@@ -14,6 +14,7 @@ from scipy.ndimage import zoom
 
 from ..images.loading import read_voxels
 from ..support.errors import InputError
+from ..support.notices import warn
 from .freesurfer_warps import read_warp, write_warp
 from .grid import apply_affine, lattice
 from .transforms import Affine, Chain, Displacement, ddf_on_grid, millimetres_on
@@ -70,7 +71,13 @@ def affine_of(transform: Chain, name: str) -> Affine:
 
 
 def read_foreign(path: Path, name: str, images: Images) -> Chain:
-    """Read a matrix of FSL, FreeSurfer's ``.lta`` and ``.mgz``, AFNI's ``.1D``, ``.x5``, or Learn2Reg's ``.npz``.
+    """Read a file of another tool than ITK.
+
+    Args:
+        path: ``.mat``, a matrix of FSL's flirt; ``.txt``, one of Greedy; FreeSurfer's ``.lta`` and ``.mgz``; AFNI's
+            ``.1D``; ``.x5``; Learn2Reg's ``.npz``.
+        name: what the file is, for messages.
+        images: the registered images.
 
     Raises:
         InputError: when the file is damaged, or the images are missing.
@@ -87,12 +94,16 @@ def read_foreign(path: Path, name: str, images: Images) -> Chain:
                 both = {"reference": images.fixed, "moving": images.moving}
                 linear = _nitransforms("linear", name)
                 return Chain([_affine(linear.load(path, fmt=LINEAR[path.suffix], **both).matrix)])
-        back = torch.linalg.inv(torch.from_numpy(np.loadtxt(path, dtype=np.float64)).reshape(4, 4))
+        matrix = _affine(np.loadtxt(path, dtype=np.float64))
+        back = matrix.inverse().matrix
     except InputError:
         raise
     except Exception as error:  # numpy, torch, h5py and nitransforms each have their own errors
         raise InputError(f"{name} cannot be read as a transform; it may be damaged.") from error
+    if path.suffix == ".txt":
+        return Chain([matrix])
     fixed, moving = images.both(name)  # flirt maps from the moving to the fixed image
+    warn(f"{name} is read as a matrix of FSL's flirt; if it is one of Greedy, which looks alike, name it .txt.")
     return Chain([Affine(torch.linalg.inv(_to_fsl(moving)) @ back @ _to_fsl(fixed))])
 
 

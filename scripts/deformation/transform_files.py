@@ -23,7 +23,8 @@ __all__ = ["read_transform", "write_transform"]
 SIGNS = torch.from_numpy(RAS_TO_LPS).view(3, 1, 1, 1)
 FLIP = torch.diag(torch.tensor([*RAS_TO_LPS, 1.0], dtype=torch.float64))
 FIELDS = (".nii", ".nii.gz")
-ITK = (".tfm", ".txt", ".mat", ".h5")
+HDF5 = (".h5", ".hdf5")
+ITK = (".tfm", ".txt", ".mat", *HDF5)
 FOREIGN = (".lta", ".mgz", ".1D", ".x5", ".npz")
 WRITTEN = (*FIELDS, *ITK, *FOREIGN, ".pt")
 
@@ -62,7 +63,7 @@ def read_transform(path: str | Path, role: str = "transform", images: Images | N
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        if path.suffix == ".mat":  # ITK's is binary, flirt's is text
+        if path.suffix in (".mat", ".txt"):  # a matrix of another tool
             return read_foreign(path, name, images)
         raise InputError(f"{name} cannot be read as a transform of ITK.") from error
     return Chain(_parts(transform, name, {3, _dims(images.fixed)}))
@@ -159,7 +160,7 @@ def _write_itk_or_monai(transform: Chain, path: Path, images: Images) -> None:
         replace_file(path, lambda file: torch.save(ddf[:dims].reshape(dims, *reference.shape[:3]).float(), file))
         return
     image = ddf_to_itk(ddf.numpy(), reference)
-    if path.suffix == ".h5":
+    if path.suffix in HDF5:
         replace_file(path, lambda file: sitk.WriteTransform(_field_to_itk(image), str(file)))
     else:
         replace_file(path, lambda file: nib.save(image, file))

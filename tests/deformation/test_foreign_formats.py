@@ -65,6 +65,17 @@ def test_matrices_of_flirt_are_those_of_nitransforms(tmp_path):
     np.testing.assert_allclose(ours.matrix.numpy(), np.array(theirs.matrix).reshape(4, 4), atol=1e-8)
 
 
+def test_a_matrix_of_greedy_by_hand_and_how_the_one_of_flirt_differs(tmp_path, caplog):
+    """From the fixed to the moving image, in RAS."""
+    for name in ("a.txt", "a.mat"):
+        (tmp_path / name).write_text("1 0 0 5\n0 1 0 6\n0 0 1 8\n0 0 0 1\n")
+    shift = moved(read_transform(tmp_path / "a.txt"))
+    np.testing.assert_allclose(shift, np.array([[5], [6], [8]]) * np.ones((1, 3)), atol=1e-9)
+    assert not caplog.text
+    assert not np.allclose(moved(read_transform(tmp_path / "a.mat", images=Images(RAS, RAS))), shift)
+    assert "a.mat is read as a matrix of FSL's flirt; if it is one of Greedy" in caplog.text
+
+
 def test_a_shift_of_afni_by_hand(tmp_path):
     """From the base to the source, in DICOM order, whose x runs to the left."""
     (tmp_path / "a.1D").write_text("1 0 0 5 0 1 0 6 0 0 1 8\n")
@@ -194,7 +205,15 @@ def smooth_field(grid, size=2.0):
 
 @pytest.mark.parametrize(
     ("name", "accuracy"),
-    [("d.nii.gz", 1e-4), ("fsl.nii.gz", 1e-4), ("d.h5", 1e-4), ("d.mgz", 1e-4), ("d.x5", 1e-4), ("d.npz", 0.2)],
+    [
+        ("d.nii.gz", 1e-4),
+        ("fsl.nii.gz", 1e-4),
+        ("d.h5", 1e-4),
+        ("d.hdf5", 1e-4),
+        ("d.mgz", 1e-4),
+        ("d.x5", 1e-4),
+        ("d.npz", 0.2),
+    ],
 )
 def test_fields_there_and_back_in_every_format(tmp_path, name, accuracy):
     images, chain = Images(FIXED, MOVING), smooth_field(FIXED)
