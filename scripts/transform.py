@@ -133,7 +133,12 @@ def points(source: Path, chain: Chain, output: Path, frame: str = "ras") -> None
 
 
 def jacobian(
-    chain: Chain, reference: Path, output: Path, log: bool = False, label: Path | None = None, spatial_dims: int = 3
+    chain: Chain,
+    reference: Path,
+    output: Path,
+    log: bool = False,
+    label: Path | None = None,
+    spatial_dims: int | None = None,
 ) -> None:
     """Write the Jacobian determinant of a transform on the grid of a reference, and the volume change of labels.
 
@@ -143,25 +148,34 @@ def jacobian(
         output: the image; with labels, a table beside it, ``.csv``, has one row per label.
         log: write the logarithm, which is NaN where the transform folds.
         label: label map on the grid of the reference. The table gives its volumes there and after the transform.
-        spatial_dims: 2 for a stack that was registered slice by slice.
+        spatial_dims: 2 for a stack that was registered slice by slice; by default 3, or 2 for a single slice.
 
     Raises:
-        InputError: when a file is not usable, or the labels lie on another grid.
+        InputError: when a file is not usable, the reference is too thin, or the labels lie on another grid.
     """
     grid = as_nifti(reference, "reference")
-    ddf = ddf_on_grid(chain, torch.from_numpy(grid.affine), (*grid.shape, 1, 1)[:3])
+    shape = (*grid.shape, 1)[:3]
+    spatial_dims = spatial_dims or (3 if shape[2] > 1 else 2)
+    if min(shape[:spatial_dims]) < 2:
+        raise InputError(f"reference: {reference} has shape {grid.shape}: expected two voxels along each axis.")
+    ddf = ddf_on_grid(chain, torch.from_numpy(grid.affine), shape)
     determinant = jacobian_determinant(by_image(ddf, spatial_dims))
     values = (determinant[0] if spatial_dims == 3 else determinant.movedim(0, -1)).numpy()
     rows = _volumes(values, label, grid) if label else []
     written = np.log(np.where(values > 0, values, np.nan)) if log else values
-    table = output.name.removesuffix(".gz").removesuffix(".nii") + ".csv"
+    table = _table(output).name
     with replace_files(output.parent, [table, output.name] if label else [output.name]) as temporary:
-        nib.save(image_like(written.reshape(grid.shape).astype(np.float32), grid), temporary / output.name)
+        nib.save(image_like(written.reshape(grid.shape[:3]).astype(np.float32), grid), temporary / output.name)
         if label:
             with (temporary / table).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, ["label", "volume_ml", "volume_moving_ml", "change_percent"])
                 writer.writeheader()
                 writer.writerows(rows)
+
+
+def _table(output: Path) -> Path:
+    """The table of volumes that belongs to an image of determinants."""
+    return output.with_name(output.name.removesuffix(".gz").removesuffix(".nii") + ".csv")
 
 
 def _volumes(determinant: np.ndarray, label: Path, reference: nib.Nifti1Image) -> list[dict[str, Any]]:
@@ -222,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "jacobian":
             command.add_argument("--log", action="store_true", help="its logarithm")
             command.add_argument("--label", help="label map on the reference's grid")
-            command.add_argument("--spatial_dims", type=int, default=3, choices=[2, 3], help="2: slice by slice")
+            command.add_argument("--spatial_dims", type=int, choices=[2, 3], help="2: slice by slice")
     return parser
 
 
@@ -299,9 +313,11 @@ def _check_outputs(outputs: Sequence[Path], inputs: set[Path], options: argparse
     """Refuse outputs that are inputs or that exist, before anything is computed."""
     places = Counter(file.resolve() for file in outputs)
     inputs = {path.resolve() for path in inputs}
+    tables = [_table(file) for file in outputs] if getattr(options, "label", None) else []
     for file in outputs:
         if options.command in ("apply", "jacobian") and not file.name.endswith((".nii", ".nii.gz")):
             raise InputError(f"output: {file} is not named as a NIfTI file: expected .nii or .nii.gz.")
+    for file in (*outputs, *tables):
         if places[file.resolve()] > 1:
             raise InputError(f"output: {file} is named twice: expected one file for each image.")
         if file.resolve() in inputs:

@@ -232,6 +232,28 @@ def test_volume_changes_of_a_known_scaling(tmp_path):
     np.testing.assert_allclose(nib.load(tmp_path / "k.nii").get_fdata(), np.log(1.188), atol=1e-5)
 
 
+def test_the_jacobian_of_an_image_of_two_axes_a_slice_and_a_series(tmp_path):
+    scaling = sitk.AffineTransform(3)
+    scaling.SetMatrix(np.diag([1.5, 0.5, 2]).flatten().tolist())
+    sitk.WriteTransform(scaling, str(tmp_path / "a.tfm"))
+    for number, (shape, expected) in enumerate((((6, 5), 0.75), ((6, 5, 1), 0.75), ((6, 5, 4, 2), 1.5))):
+        nib.save(nib.Nifti1Image(np.zeros(shape, np.float32), np.eye(4)), tmp_path / f"f{number}.nii")
+        files = {"transform": tmp_path / "a.tfm", "reference": tmp_path / f"f{number}.nii"}
+        run("jacobian", **files, output=tmp_path / f"j{number}.nii")
+        found = nib.load(tmp_path / f"j{number}.nii")
+        assert found.shape == shape[:3]
+        np.testing.assert_allclose(found.get_fdata(), expected, atol=1e-6)
+    nib.save(nib.Nifti1Image(np.ones((6, 5, 1), np.int16), np.eye(4)), tmp_path / "l.nii")
+    files = {"transform": tmp_path / "a.tfm", "reference": tmp_path / "f1.nii", "label": tmp_path / "l.nii"}
+    (tmp_path / "k.csv").write_text("mine")
+    with pytest.raises(InputError, match=r"k.csv exists: expected another name, or --overwrite"):
+        run("jacobian", **files, output=tmp_path / "k.nii")
+    with pytest.raises(InputError, match=r"f1.nii has shape \(6, 5, 1\): expected two voxels along each axis"):
+        run("jacobian", **files, output=tmp_path / "i.nii", spatial_dims=3)
+    assert (tmp_path / "k.csv").read_text() == "mine"
+    assert not (tmp_path / "k.nii").exists()
+
+
 def test_bad_input_is_refused_in_one_line_and_nothing_is_written(tmp_path):
     _, folder = shifted_pair(tmp_path)
     (folder / "torn.tfm").write_text("#Insight Transform File V1.0\nTransform: Nonsense")

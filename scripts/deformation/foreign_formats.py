@@ -41,11 +41,11 @@ class Images:
         """Return both images.
 
         Raises:
-            InputError: when one of them is missing; names the transform.
+            InputError: when one of them is missing, or in 2D; names the transform.
         """
         if self.fixed is None or self.moving is None:
             raise InputError(f"{name} does not hold its frames: expected --images FIXED MOVING, the registered images.")
-        return self.fixed, self.moving
+        return _volume(self.fixed, name), _volume(self.moving, name)
 
     def reference(self, name: str) -> nib.Nifti1Image:
         """Return the fixed image, on whose grid a displacement is written.
@@ -56,6 +56,13 @@ class Images:
         if self.fixed is None:
             raise InputError(f"{name} holds a displacement: expected --reference, an image on whose grid it lies.")
         return self.fixed
+
+
+def _volume(image: nib.Nifti1Image, name: str) -> nib.Nifti1Image:
+    """Return an image for a format that knows volumes alone."""
+    if len(image.shape) < 3:
+        raise InputError(f"{name} has a format for volumes, and the images are in 2D: expected a format of ITK.")
+    return image
 
 
 def affine_of(transform: Chain, name: str) -> Affine:
@@ -107,29 +114,35 @@ def read_foreign(path: Path, name: str, images: Images) -> Chain:
     return Chain([Affine(torch.linalg.inv(_to_fsl(moving)) @ back @ _to_fsl(fixed))])
 
 
-def write_foreign(transform: Chain, path: Path, images: Images) -> None:
+def write_foreign(transform: Chain, path: Path, images: Images, name: str) -> None:
     """Write an affine map as ``.lta`` or ``.1D``, a field as ``.mgz`` or Learn2Reg's ``.npz``, either as ``.x5``.
+
+    Args:
+        transform: the transform.
+        path: the file.
+        images: the registered images.
+        name: what the file is, for messages.
 
     Raises:
         InputError: when the format cannot hold the transform, or needs images that are missing.
     """
-    name = f"output: {path}"
-    match path.suffix:
-        case ".npz":
-            reference = images.reference(name)
-            ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), reference.shape[:3])
-            # Learn2Reg's form: half the resolution, in voxels of the full one
-            half = np.stack([zoom(part, 0.5, order=2) for part in ddf.numpy()])
-            np.savez_compressed(path, half.astype(np.float16))
-        case ".mgz":
-            write_warp(transform, path, *images.both(name))
-        case ".x5":
-            _write_x5(transform, path, images)
-        case _:
-            fixed, moving = images.both(name)
-            matrix = affine_of(transform, name).matrix.numpy()
-            written = _nitransforms("linear", name).Affine(matrix, reference=fixed)
-            written.to_filename(path, fmt=LINEAR[path.suffix], moving=moving)
+    try:
+        match path.suffix:
+            case ".npz":
+                _write_learn2reg(transform, path, _volume(images.reference(name), name))
+            case ".mgz":
+                write_warp(transform, path, *images.both(name))
+            case ".x5":
+                _write_x5(transform, path, images, name)
+            case _:
+                fixed, moving = images.both(name)
+                matrix = affine_of(transform, name).matrix.numpy()
+                written = _nitransforms("linear", name).Affine(matrix, reference=fixed)
+                written.to_filename(path, fmt=LINEAR[path.suffix], moving=moving)
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # nitransforms has its own errors, as for permuted axes in .1D, or single slices in .x5
+        raise InputError(f"{name} cannot hold this transform between these images ({error}).") from error
 
 
 def read_fsl_field(image: nib.Nifti1Image, name: str, images: Images) -> Chain:
@@ -152,13 +165,18 @@ def read_fsl_field(image: nib.Nifti1Image, name: str, images: Images) -> Chain:
     return Chain([Displacement((found - apply_affine(affine, voxels)).float(), affine)])
 
 
-def write_fsl(transform: Chain, path: Path, images: Images) -> None:
+def write_fsl(transform: Chain, path: Path, images: Images, name: str) -> None:
     """Write a matrix of flirt (``.mat``), or a relative field of fnirt (``.nii``, ``.nii.gz``).
+
+    Args:
+        transform: the transform.
+        path: the file.
+        images: the registered images.
+        name: what the file is, for messages.
 
     Raises:
         InputError: when a matrix is asked for and the transform is a field, or the images are missing.
     """
-    name = f"output: {path}"
     fixed, moving = images.both(name)
     if path.suffix == ".mat":
         back = _to_fsl(moving) @ affine_of(transform, name).matrix @ torch.linalg.inv(_to_fsl(fixed))
@@ -176,15 +194,14 @@ def write_fsl(transform: Chain, path: Path, images: Images) -> None:
 
 def _read_learn2reg(path: Path, name: str, images: Images) -> Chain:
     """A displacement in voxels of the fixed image, (3, X, Y, Z), at its resolution or at half of it."""
-    if images.fixed is None:
-        raise InputError(f"{name} does not hold its frames: expected --images FIXED MOVING, the registered images.")
+    fixed, _ = Images(images.fixed, images.fixed).both(name)
     with np.load(path) as content:
         values = np.asarray(content["arr_0"], dtype=np.float32)
-    shape = images.fixed.shape[:3]
+    shape = fixed.shape[:3]
     if values.shape[1:] != shape:
         factors = [size / half for size, half in zip(shape, values.shape[1:])]
         values = np.stack([zoom(part, factors, order=2) for part in values])
-    affine = torch.from_numpy(images.fixed.affine).double()
+    affine = torch.from_numpy(fixed.affine).double()
     return Chain([Displacement(torch.tensordot(affine[:3, :3].float(), torch.from_numpy(values), dims=1), affine)])
 
 
@@ -206,13 +223,12 @@ def _read_x5(path: Path, name: str) -> Chain:
     return Chain([Displacement(vectors.float().contiguous(), affine)])
 
 
-def _write_x5(transform: Chain, path: Path, images: Images) -> None:
-    name = f"output: {path}"
+def _write_x5(transform: Chain, path: Path, images: Images, name: str) -> None:
     affine = transform.as_affine()
     if affine is not None:
         written = _nitransforms("linear", name).Affine(affine.matrix.numpy(), reference=images.fixed)
     else:
-        reference = images.reference(name)
+        reference = _volume(images.reference(name), name)
         field = millimetres_on(transform, reference).movedim(0, -1).numpy()
         written = _nitransforms("nonlinear", name).DenseFieldTransform(field, reference=reference)
     _nitransforms("io.x5", name).to_filename(path, [written.to_x5()])
@@ -220,6 +236,13 @@ def _write_x5(transform: Chain, path: Path, images: Images) -> None:
 
 def _affine(matrix: Any) -> Affine:
     return Affine(torch.from_numpy(np.array(matrix, dtype=np.float64).reshape(4, 4)))
+
+
+def _write_learn2reg(transform: Chain, path: Path, reference: nib.Nifti1Image) -> None:
+    """Write half the resolution, in voxels of the full one."""
+    ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), reference.shape[:3])
+    half = np.stack([zoom(part, 0.5, order=2) for part in ddf.numpy()])
+    np.savez_compressed(path, half.astype(np.float16))
 
 
 def _to_fsl(image: nib.Nifti1Image) -> torch.Tensor:

@@ -139,9 +139,9 @@ def write_transform(transform: Chain, path: str | Path, images: Images, fsl: boo
     if fsl and not path.name.endswith((".mat", *FIELDS)):
         raise InputError(f"output: {path} is not a format of FSL: expected .mat, .nii or .nii.gz.")
     if fsl:
-        replace_file(path, lambda file: write_fsl(transform, file, images))
+        replace_file(path, lambda file: write_fsl(transform, file, images, f"output: {path}"))
     elif path.suffix in FOREIGN:
-        replace_file(path, lambda file: write_foreign(transform, file, images))
+        replace_file(path, lambda file: write_foreign(transform, file, images, f"output: {path}"))
     else:
         _write_itk_or_monai(transform, path, images)
 
