@@ -99,6 +99,23 @@ def test_a_gifti_surface_keeps_its_triangles(tmp_path):
     assert triangles.tolist() == [[0, 1, 2]]
 
 
+@pytest.mark.parametrize("name", ["s.vtk", "s.vtp"])
+def test_a_surface_of_vtk_in_either_frame(tmp_path, name):
+    pyvista = pytest.importorskip("pyvista", reason="PyVista is not installed")
+    _, folder = shifted_pair(tmp_path)
+    points = np.array([[1, 12.5, 46], [2, 13, 47], [3, 12, 48]], np.float32)
+    for frame, signs in (("ras", (1, 1, 1)), ("lps", (-1, -1, 1))):
+        surface = pyvista.PolyData(points * np.array(signs, np.float32), faces=[3, 0, 1, 2])
+        surface["thickness"] = np.array([1.0, 2, 3])
+        surface.save(folder / name)
+        files = {"points": folder / name, "transform": folder / "d.nii.gz", "output": folder / f"{frame}_{name}"}
+        run("points", **files, frame=frame)
+        moved = pyvista.read(folder / f"{frame}_{name}")
+        np.testing.assert_allclose(moved.points * signs, points + np.array([6, -2, 0]), atol=1e-4)
+        assert moved.regular_faces.tolist() == [[0, 1, 2]]
+        assert moved["thickness"].tolist() == [1, 2, 3]
+
+
 def test_a_series_keeps_its_frames_and_their_duration(tmp_path):
     fixed, folder = shifted_pair(tmp_path)
     moving = nib.load(folder / "m.nii.gz")
