@@ -19,6 +19,7 @@ from torch import nn
 from ..support.errors import InputError
 from .checks import check_image
 from .features import Features
+from .guidance import Guidance, GuidanceLayout
 from .initialisation import initialise
 from .kernels.compiled import compiled_if_possible
 from .kernels.memory import COMPILED
@@ -31,6 +32,7 @@ from .step import Block, Gradient, StepRule
 __all__ = ["Backprop", "DeepSupervision", "GraDIRN", "compile_steps"]
 
 UPDATES = ("add", "compose")
+GUIDANCE_BYTES = 16  # for each channel and voxel: itself, on its level, warped, and its part of what is at once
 
 _compiled_call = compiled_if_possible(lambda module, *tensors: module(*tensors))
 
@@ -138,12 +140,18 @@ class GraDIRN(nn.Module):
         coarsest = 2 ** (len(self.levels) - 1)
         return 1 + (coarsest if self.features is None else max(coarsest, self.features.factor))
 
-    def evaluation_bytes(self, size: Sequence[int]) -> int:
-        """Estimate the memory in bytes that the registration of one pair of this size takes, without gradients."""
+    def evaluation_bytes(self, size: Sequence[int], guidance_channels: int = 0) -> int:
+        """Estimate the memory in bytes that the registration of one pair of this size takes, without gradients.
+
+        Args:
+            size: spatial size of the pair.
+            guidance_channels: channels of the input behind the two images.
+        """
         levels = cast("list[list[Block]]", self.levels)
         level, block = [(n, blocks[0]) for n, blocks in enumerate(levels) if blocks and self.num_repeats[n]][-1]
         voxels = math.prod(size) / 2 ** (self.spatial_dims * (len(self.levels) - 1 - level))
-        return int(voxels * block.bytes_per_voxel * (COMPILED if self.steps_compiled else 1))
+        each = block.bytes_per_voxel * (COMPILED if self.steps_compiled else 1) + GUIDANCE_BYTES * guidance_channels
+        return int(voxels * each)
 
     def taus(self) -> dict[str, float]:
         """Return tau of each block, by the name ``level_<l>_block_<b>``."""
@@ -158,12 +166,13 @@ class GraDIRN(nn.Module):
         """Give ``torch.jit.script``, and so MONAI's ``ckpt_export``, a trace of the network to compile."""
         return Traced(self, self.spatial_dims, self.minimum_size)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, layout: GuidanceLayout | None = None) -> torch.Tensor:
         """Register a batch.
 
         Args:
             image: moving (channel 0) and fixed (channel 1), scaled to [0, 1], shape (B, 2, *spatial). A MetaTensor is
                 used as a plain tensor.
+            layout: further channels of ``image``, which guide the steps; None means that there are none.
 
         Returns:
             the ddf in voxels, shape (B, spatial_dims, *spatial), float32 (float64 for float64 images), also under AMP.
@@ -171,17 +180,25 @@ class GraDIRN(nn.Module):
         Raises:
             InputError: when the image does not have this shape.
         """
-        level, ddf = deque(self.steps(image), maxlen=1).pop()
+        guidance = None
+        if layout is not None:
+            plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+            image, guidance = layout.split(plain.float(), self.spatial_dims)
+        level, ddf = deque(self.steps(image, guidance=guidance), maxlen=1).pop()
         return self.to_full_size(ddf, level, image)
 
     def steps(
-        self, image: torch.Tensor, channels: tuple[torch.Tensor, torch.Tensor] | None = None
+        self,
+        image: torch.Tensor,
+        channels: tuple[torch.Tensor, torch.Tensor] | None = None,
+        guidance: Guidance | None = None,
     ) -> Iterator[tuple[int, torch.Tensor]]:
         """Yield the level, 0 for the coarsest, and the ddf in voxels of this level after each unrolled step.
 
         Args:
             image: see :meth:`forward`.
             channels: result of :meth:`with_features`, if it is known already.
+            guidance: what else drives the steps.
         """
         moving, fixed = channels or self.with_features(image)
         ddf = new_tensor(torch.zeros, [image.shape[0], self.spatial_dims, *self._level_size(image, 0)], moving)
@@ -192,9 +209,10 @@ class GraDIRN(nn.Module):
                 continue
             used = slice(1 + self.used_features[level])
             level_moving, level_fixed = (self.rules[level].describe(resize(x[:, used], size)) for x in (moving, fixed))
+            on_level = guidance and guidance.on_grid(size, self.rules[level].similarity)
             for block in blocks:
                 for repeats_left in reversed(range(self.num_repeats[level])):
-                    ddf = self._step(block, ddf, level_fixed, level_moving, repeats_left)
+                    ddf = self._step(block, (ddf, level_fixed, level_moving), on_level, repeats_left)
                     yield level, ddf
 
     def with_features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -215,17 +233,18 @@ class GraDIRN(nn.Module):
         return ddf
 
     def _step(
-        self, block: nn.Module, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor, repeats_left: int
+        self, block: nn.Module, state: tuple[torch.Tensor, ...], guidance: Guidance | None, repeats_left: int
     ) -> torch.Tensor:
-        """Apply a block once; it will be applied ``repeats_left`` more times."""
+        """Apply a block once to ddf, fixed and moving image; it will be applied ``repeats_left`` more times."""
         repeats = self.backprop.repeats
         if repeats is not None and repeats_left >= repeats and torch.is_grad_enabled():
+            ddf = state[0]
             with torch.no_grad():
-                change = block(ddf, fixed, moving) - ddf
+                change = block(*state, guidance=guidance) - ddf
             return ddf + change
-        if self.steps_compiled and not torch.is_grad_enabled():
-            return _compiled_call(block, ddf, fixed, moving)
-        return block(ddf, fixed, moving)
+        if self.steps_compiled and guidance is None and not torch.is_grad_enabled():
+            return _compiled_call(block, *state)
+        return block(*state, guidance=guidance)
 
     def _level_size(self, image: torch.Tensor, level: int) -> tuple[int, ...]:
         """Return the size of a level: half per level, rounded up, so that doubled displacements fit odd sizes, too."""

@@ -18,7 +18,9 @@ from ..support.errors import InputError
 from .kernels.filters import window_mean, window_mean_transposed
 from .kernels.tracing import new_tensor
 
-__all__ = ["LNCC", "MIND", "NCC", "SIMILARITIES", "SSD", "Similarity", "get_similarity", "local_correlation"]
+Weight = torch.Tensor | None
+
+__all__ = ["LNCC", "MIND", "NCC", "SIMILARITIES", "SSD", "Similarity", "Term", "get_similarity", "local_correlation"]
 
 EPSILON = 1e-5
 FLAT = 1e-4  # a variance, of images in [0, 1], that counts as noise
@@ -28,7 +30,8 @@ class Similarity(ABC):
     """Compares two images. A new similarity is a subclass of this class and an entry in SIMILARITIES.
 
     Calling it with a fixed and a warped image, shape (B, 1, *spatial), gives the energy D, shape (B,). The methods
-    ``energy``, ``derivative`` and ``residual`` take the results of :meth:`describe`, shape (B, C, *spatial).
+    ``energy``, ``derivative`` and ``residual`` take the results of :meth:`describe`, shape (B, C, *spatial), and
+    optionally how much each voxel counts, from 0 to 1, shape (B, 1, *spatial).
     """
 
     def __call__(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
@@ -43,15 +46,17 @@ class Similarity(ABC):
         return image
 
     @abstractmethod
-    def energy(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
+    def energy(self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None) -> torch.Tensor:
         """Return D, shape (B,)."""
 
     @abstractmethod
-    def derivative(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
+    def derivative(self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None) -> torch.Tensor:
         """Return dD/dW, shape (B, C, *spatial)."""
 
     @abstractmethod
-    def residual(self, fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def residual(
+        self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Fit the intensities of W to those of F, so that D becomes a sum of squares.
 
         Returns:
@@ -63,13 +68,15 @@ class Similarity(ABC):
 class SSD(Similarity):
     """Sum of squared differences."""
 
-    def energy(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-        return (warped - fixed).square().flatten(1).sum(1)
+    def energy(self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None) -> torch.Tensor:
+        return _weighted((warped - fixed).square(), weight).flatten(1).sum(1)
 
-    def derivative(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-        return 2 * (warped - fixed)
+    def derivative(self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None) -> torch.Tensor:
+        return _weighted(2 * (warped - fixed), weight)
 
-    def residual(self, fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def residual(
+        self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return fixed - warped, new_tensor(torch.ones, [1] * fixed.ndim, fixed)
 
 
@@ -77,17 +84,20 @@ class SSD(Similarity):
 class NCC(Similarity):
     """Negative squared normalised cross-correlation over the whole image, times the number of voxels."""
 
-    def energy(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-        _, _, covariance, variances = _global_moments(fixed, warped)
-        return -fixed[0].numel() * (covariance.square() / (variances[0] * variances[1] + EPSILON)).flatten()
+    def energy(self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None) -> torch.Tensor:
+        _, _, covariance, variances = _global_moments(fixed, warped, weight)
+        count = fixed[0].numel() if weight is None else weight.flatten(1).sum(1)
+        return -count * (covariance.square() / (variances[0] * variances[1] + EPSILON)).flatten()
 
-    def derivative(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-        f, w, covariance, (var_fixed, var_warped) = _global_moments(fixed, warped)
+    def derivative(self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None) -> torch.Tensor:
+        f, w, covariance, (var_fixed, var_warped) = _global_moments(fixed, warped, weight)
         denominator = var_fixed * var_warped + EPSILON
-        return (covariance * var_fixed / denominator * w - f) * (2 * covariance / denominator)
+        return _weighted((covariance * var_fixed / denominator * w - f) * (2 * covariance / denominator), weight)
 
-    def residual(self, fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        f, w, covariance, (var_fixed, var_warped) = _global_moments(fixed, warped)
+    def residual(
+        self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        f, w, covariance, (var_fixed, var_warped) = _global_moments(fixed, warped, weight)
         slope = covariance / (var_warped + EPSILON)
         return var_fixed / (var_fixed + EPSILON) * f - slope * w, slope
 
@@ -110,21 +120,27 @@ class LNCC(Similarity):
     def __post_init__(self) -> None:
         _check_window(self.window_size)
 
-    def energy(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-        return -local_correlation(fixed, warped, self.window_size).flatten(1).sum(1)
+    def energy(self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None) -> torch.Tensor:
+        correlation = local_correlation(fixed, warped, self.window_size, weight)
+        return -_weighted(correlation, weight).flatten(1).sum(1)
 
-    def derivative(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-        covariance, var_fixed, var_warped, mean_fixed, mean_warped = _local_moments(fixed, warped, self.window_size)
+    def derivative(self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None) -> torch.Tensor:
+        moments = _local_moments(fixed, warped, self.window_size, weight)
+        covariance, var_fixed, var_warped, mean_fixed, mean_warped = moments
         denominator = var_fixed * var_warped + EPSILON
         by_covariance = -2 * covariance / denominator
         by_variance = covariance.square() * var_fixed / denominator.square()
         # transposed window means of dD/dcov and dD/dvar: cov = A(FW) - A(F)A(W), var = A(WW) - A(W)A(W)
         constant = by_covariance * mean_fixed + 2 * by_variance * mean_warped
-        adjoint = window_mean_transposed(torch.cat([by_covariance, by_variance, constant], 1), self.window_size)
+        parts = _weighted(torch.cat([by_covariance, by_variance, constant], 1), weight)
+        adjoint = window_mean_transposed(parts, self.window_size, weight)
         return fixed * adjoint[:, 0:1] + 2 * warped * adjoint[:, 1:2] - adjoint[:, 2:3]
 
-    def residual(self, fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        covariance, var_fixed, var_warped, mean_fixed, mean_warped = _local_moments(fixed, warped, self.window_size)
+    def residual(
+        self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        moments = _local_moments(fixed, warped, self.window_size, weight)
+        covariance, var_fixed, var_warped, mean_fixed, mean_warped = moments
         slope = covariance / (var_warped + FLAT)
         # the fixed image is shrunk like the warped one, so that equal images leave no residual
         return var_fixed / (var_fixed + FLAT) * (fixed - mean_fixed) - slope * (warped - mean_warped), slope
@@ -176,36 +192,66 @@ class MIND(Similarity):
             padded = padded.narrow(2 + other, first, size - 2 * self.distance)
         return padded
 
-    def energy(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-        return (warped - fixed).square().mean(1).flatten(1).sum(1)
+    def energy(self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None) -> torch.Tensor:
+        return _weighted((warped - fixed).square().mean(1, keepdim=True), weight).flatten(1).sum(1)
 
-    def derivative(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
-        return 2 * (warped - fixed) / fixed.shape[1]
+    def derivative(self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None) -> torch.Tensor:
+        return _weighted(2 * (warped - fixed) / fixed.shape[1], weight)
 
-    def residual(self, fixed: torch.Tensor, warped: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def residual(
+        self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         slope = new_tensor(torch.ones, [1] * fixed.ndim, fixed) / math.sqrt(fixed.shape[1])
         return slope * (fixed - warped), slope
 
 
-def local_correlation(fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9) -> torch.Tensor:
+@dataclass(frozen=True)
+class Term:
+    """Channels of both images that are compared in one way.
+
+    Args:
+        similarity: how they are compared.
+        fixed: channels of the fixed image, shape (B, C, *spatial).
+        warped: the same channels of the warped image.
+        gradient: derivative of ``warped`` with respect to the displacement, shape (B, C, d, *spatial).
+    """
+
+    similarity: Similarity
+    fixed: torch.Tensor
+    warped: torch.Tensor
+    gradient: torch.Tensor
+
+
+def local_correlation(
+    fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9, weight: Weight = None
+) -> torch.Tensor:
     """Compute the squared normalised cross-correlation in a window around each voxel, in [0, 1], (B, 1, *spatial)."""
-    covariance, var_fixed, var_warped, _, _ = _local_moments(fixed, warped, window_size)
+    covariance, var_fixed, var_warped, _, _ = _local_moments(fixed, warped, window_size, weight)
     return covariance.square() / (var_fixed * var_warped + EPSILON)
 
 
+def _weighted(values: torch.Tensor, weight: Weight) -> torch.Tensor:
+    return values if weight is None else weight * values
+
+
 def _global_moments(
-    fixed: torch.Tensor, warped: torch.Tensor
+    fixed: torch.Tensor, warped: torch.Tensor, weight: Weight
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     axes = tuple(range(1, fixed.ndim))
-    f = fixed - fixed.mean(axes, keepdim=True)
-    w = warped - warped.mean(axes, keepdim=True)
-    variances = (f.square().mean(axes, keepdim=True), w.square().mean(axes, keepdim=True))
-    return f, w, (f * w).mean(axes, keepdim=True), variances
+    share = None if weight is None else weight / weight.mean(axes, keepdim=True).clamp(min=EPSILON)
+
+    def mean(values: torch.Tensor) -> torch.Tensor:
+        return _weighted(values, share).mean(axes, keepdim=True)
+
+    f, w = fixed - mean(fixed), warped - mean(warped)
+    return f, w, mean(f * w), (mean(f.square()), mean(w.square()))
 
 
-def _local_moments(fixed: torch.Tensor, warped: torch.Tensor, window_size: int) -> tuple[torch.Tensor, ...]:
+def _local_moments(
+    fixed: torch.Tensor, warped: torch.Tensor, window_size: int, weight: Weight
+) -> tuple[torch.Tensor, ...]:
     products = torch.cat([fixed, warped, fixed * warped, fixed.square(), warped.square()], 1)
-    mean_f, mean_w, mean_fw, mean_ff, mean_ww = window_mean(products, window_size).split(1, 1)
+    mean_f, mean_w, mean_fw, mean_ff, mean_ww = window_mean(products, window_size, weight).split(1, 1)
     return mean_fw - mean_f * mean_w, mean_ff - mean_f.square(), mean_ww - mean_w.square(), mean_f, mean_w
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from functools import partial
+from itertools import chain
+from typing import cast
 
 import torch
 from torch import nn
 
+from .guidance import Guidance
 from .kernels.checkpointing import recomputed
-from .kernels.filters import gaussian, window_mean
+from .kernels.filters import extend, gaussian, window_mean
 from .kernels.memory import bytes_per_voxel
 from .kernels.sampling import warp, warp_with_gradient
 from .regularizer import CNN
-from .similarity import Similarity, get_similarity
+from .similarity import SSD, Similarity, Term, get_similarity
 
 __all__ = ["STEP_SIZE_SCALE", "Block", "Demons", "Gradient", "StepRule"]
 
@@ -47,13 +52,13 @@ class StepRule(ABC):
         return image if described is intensities else torch.cat([described, image[:, 1:]], 1)
 
     @abstractmethod
-    def descend(self, fixed: torch.Tensor, warped: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    def descend(self, terms: Iterable[Term], weight: torch.Tensor | None = None) -> torch.Tensor:
         """Return the step before it is multiplied by tau and smoothed.
 
         Args:
-            fixed: channels of the fixed image, shape (B, C, *spatial): those of the similarity, then learned features.
-            warped: the same channels of the warped image.
-            gradient: derivative of ``warped`` with respect to the displacement, shape (B, C, d, *spatial).
+            terms: what is compared: the images, then learned features, further contrasts and labels.
+            weight: how much each voxel counts, from 0 to 1, shape (B, 1, *spatial); None means 1. Where it is 0, the
+                step does not matter.
 
         Returns:
             a direction in which the dissimilarity decreases, in voxels, shape (B, d, *spatial).
@@ -66,8 +71,12 @@ class Gradient(StepRule):
     By the chain rule, grad_u D = dD/dW * (grad M)(x + u), with the exact derivative of the interpolant.
     """
 
-    def descend(self, fixed: torch.Tensor, warped: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        return -(self.similarity.derivative(fixed, warped).unsqueeze(2) * gradient).sum(1)
+    def descend(self, terms: Iterable[Term], weight: torch.Tensor | None = None) -> torch.Tensor:
+        step: torch.Tensor | float = 0.0
+        for term in terms:
+            derivative = term.similarity.derivative(term.fixed, term.warped, weight)
+            step = step - (derivative.unsqueeze(2) * term.gradient).sum(1)
+        return cast(torch.Tensor, step)
 
 
 class Demons(StepRule):
@@ -77,16 +86,18 @@ class Demons(StepRule):
     r g / (|g|^2 + r^2 + noise): Vercauteren et al., "Diffeomorphic demons", NeuroImage 2009, equation 4, there for SSD.
     After its intensity fit (no fit, one line, or one line per window), each similarity here is a least-squares problem;
     therefore the same formula holds for all, and the step does not depend on contrast. Numerator and denominator are
-    summed over the channels; learned features are compared by SSD.
+    summed over all channels.
     """
 
-    def descend(self, fixed: torch.Tensor, warped: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        own = self.similarity.channels(gradient.shape[2])
-        residual, slope = self.similarity.residual(fixed[:, :own], warped[:, :own])
-        residual = torch.cat([residual, fixed[:, own:] - warped[:, own:]], 1)
-        gradient = torch.cat([slope.unsqueeze(2) * gradient[:, :own], gradient[:, own:]], 1)
-        length = gradient.square().sum((1, 2)).unsqueeze(1) + residual.square().sum(1, keepdim=True) + NOISE
-        return (residual.unsqueeze(2) * gradient).sum(1) / length
+    def descend(self, terms: Iterable[Term], weight: torch.Tensor | None = None) -> torch.Tensor:
+        step: torch.Tensor | float = 0.0
+        length: torch.Tensor | float = NOISE
+        for term in terms:
+            residual, slope = term.similarity.residual(term.fixed, term.warped, weight)
+            gradient = slope.unsqueeze(2) * term.gradient
+            step = step + (residual.unsqueeze(2) * gradient).sum(1)
+            length = length + gradient.square().sum((1, 2)) + residual.square().sum(1)
+        return step / cast(torch.Tensor, length).unsqueeze(1)
 
 
 class Block(nn.Module):
@@ -133,23 +144,39 @@ class Block(nn.Module):
         """The step size, ten times the stored parameter ``step_size``."""
         return STEP_SIZE_SCALE * self.step_size
 
-    def forward(self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor, guidance: Guidance | None = None
+    ) -> torch.Tensor:
         """Return the next displacement, shape (B, d, *spatial), in the precision of the arguments."""
-        warped, descent = recomputed(self._descent, ddf, fixed, moving)
+        guidance = guidance or Guidance()
+        weight = guidance.weight(ddf)
+        warped, descent = recomputed(partial(self._descent, guidance=guidance, weight=weight), ddf, fixed, moving)
         step = descent
         if self.cnn is not None and self.regularizer is not None:
-            learned = self.regularizer(ddf, *self.cnn.select(fixed, moving, warped, descent)).to(ddf.dtype)
+            seen = warped if weight is None else torch.lerp(fixed, warped, weight)  # no difference outside of a mask
+            learned = self.regularizer(ddf, *self.cnn.select(fixed, moving, seen, descent)).to(ddf.dtype)
             step = step - (_motion_gate(ddf, descent) * learned if self.cnn.gate else learned)
+        step = guidance.hold(ddf, step if weight is None else extend(step, weight))
         ddf = ddf + step if self.update == "add" else warp(ddf, step) + step
         return gaussian(ddf, self.ddf_smoothing)
 
     def _descent(
-        self, ddf: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor
+        self,
+        ddf: torch.Tensor,
+        fixed: torch.Tensor,
+        moving: torch.Tensor,
+        guidance: Guidance,
+        weight: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the warped image and the explicit step, in the precision of ddf, also under AMP."""
         with torch.autocast(ddf.device.type, enabled=False):
             warped, gradient = warp_with_gradient(moving, ddf)
-            step = self.rule.descend(fixed, warped, gradient)
+            own = self.rule.similarity.channels(ddf.shape[1])
+            terms = [Term(self.rule.similarity, fixed[:, :own], warped[:, :own], gradient[:, :own])]
+            if fixed.shape[1] > own:  # learned features
+                terms.append(Term(SSD(), fixed[:, own:], warped[:, own:], gradient[:, own:]))
+            step = self.rule.descend(chain(terms, guidance.terms(ddf, self.rule.similarity)), weight)
+            step = step if weight is None else extend(step, weight)
             return warped, self.tau.to(ddf.dtype) * gaussian(step, self.rule.smoothing)
 
 

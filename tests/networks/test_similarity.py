@@ -8,7 +8,7 @@ import torch
 
 from scripts.networks import MIND, Demons, Gradient
 from scripts.networks.kernels.sampling import warp_with_gradient
-from scripts.networks.similarity import SIMILARITIES, get_similarity
+from scripts.networks.similarity import SIMILARITIES, Term, get_similarity
 from scripts.support.errors import InputError
 from scripts.tools.benchmark.reference import reference_energy, reference_warp
 from scripts.training.losses import RegistrationLoss
@@ -33,12 +33,12 @@ def described_inputs(name, size):
 def similarity_gradient(similarity, fixed, moving, ddf):
     """The warped image, and the derivative of the energy by the displacement."""
     warped, gradient = warp_with_gradient(moving, ddf)
-    return warped, -Gradient(similarity).descend(fixed, warped, gradient)
+    return warped, -Gradient(similarity).descend([Term(get_similarity(similarity), fixed, warped, gradient)])
 
 
 def normalized_step(similarity, fixed, moving, ddf):
     warped, gradient = warp_with_gradient(moving, ddf)
-    return warped, Demons(similarity).descend(fixed, warped, gradient)
+    return warped, Demons(similarity).descend([Term(get_similarity(similarity), fixed, warped, gradient)])
 
 
 def test_ssd_by_hand():
