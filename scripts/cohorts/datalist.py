@@ -10,19 +10,19 @@ from typing import Any
 
 from ..support.errors import InputError
 from ..support.files import user_path
-from ..support.keys import FILES, IMAGES
+from ..support.keys import CONTRASTS, FILES, IMAGES
 
-__all__ = ["add_displacements", "read_json_list", "read_pairs"]
+__all__ = ["add_displacements", "read_json_list", "read_pairs", "split_contrasts"]
 
 
 def read_pairs(
-    files: Mapping[str, str | None], datalist: str | None = None, dataset_dir: str | None = None
-) -> list[dict[str, str]]:
+    files: Mapping[str, Any], datalist: str | None = None, dataset_dir: str | None = None
+) -> list[dict[str, Any]]:
     """List the pairs to register.
 
     Args:
-        files: the files of one pair: ``fixed``, ``moving`` and optionally ``label_fixed``, ``label_moving``; None means
-            that a file is not given.
+        files: the files of one pair: ``fixed``, ``moving`` and optionally others of ``scripts.support.keys.FILES``;
+            None means that a file is not given. Several contrasts of an image are a list.
         datalist: a JSON file with many pairs, in place of ``files``: a list of such dictionaries, each optionally with
             ``name``, with ``displacement``, a displacement field in place of the network, and ``true_displacement``.
         dataset_dir: the folder where relative paths in the datalist start; by default the folder of the datalist.
@@ -34,7 +34,7 @@ def read_pairs(
     Raises:
         InputError: when files are missing or given twice, or the datalist does not have this form.
     """
-    paths = {key: str(user_path(value, key)) for key, value in files.items() if value is not None}
+    paths = _paths({key: value for key, value in files.items() if value is not None})
     if datalist is None and not paths:
         return []
     if datalist is None:
@@ -105,7 +105,7 @@ def read_json_list(path: Path, content: str, form: str) -> list[Any]:
     return entries
 
 
-def _check_entry(entry: Any, where: str, root: Path) -> dict[str, str]:
+def _check_entry(entry: Any, where: str, root: Path) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise InputError(f"{where} is a {type(entry).__name__}: expected a dictionary with fixed and moving.")
     keys = ("name", *FILES)
@@ -116,10 +116,36 @@ def _check_entry(entry: Any, where: str, root: Path) -> dict[str, str]:
     for key in IMAGES:
         if key not in values:
             raise InputError(f"{where} has no '{key}': expected fixed and moving.")
-    pair = {key: str(root / user_path(values[key], f"{where}, {key}")) for key in FILES if key in values}
-    if "name" in values:
-        pair["name"] = _folder_name(values["name"], where)
-    return pair
+    name = {"name": _folder_name(values.pop("name"), where)} if "name" in values else {}
+    return {**_paths(values, f"{where}, ", root), **name}
+
+
+def split_contrasts(pair: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Move all but the first of several images of a side to ``contrasts_fixed`` or ``contrasts_moving``.
+
+    Raises:
+        InputError: when there is none.
+    """
+    result = dict(pair)
+    for key, further in zip(IMAGES, CONTRASTS):
+        if isinstance(result.get(key), list | tuple):
+            if not result[key]:
+                raise InputError(f"{where}{key} is an empty list: expected one or more images.")
+            result[key], *others = result[key]
+            result |= {further: others} if others else {}
+    return result
+
+
+def _paths(values: Mapping[str, Any], where: str = "", root: Path = Path()) -> dict[str, Any]:
+    """Return the paths of a pair as text; relative ones start at ``root``."""
+
+    def path(value: Any, key: str) -> str:
+        return str(root / user_path(value, f"{where}{key}"))
+
+    return {
+        key: [path(item, key) for item in value] if key in CONTRASTS else path(value, key)
+        for key, value in split_contrasts(values, where).items()
+    }
 
 
 def _folder_name(name: Any, where: str) -> str:

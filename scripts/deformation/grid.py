@@ -134,37 +134,37 @@ def to_native_ddf(
     affine: torch.Tensor,
     native_affine: torch.Tensor,
     native_shape: Sequence[int],
-    alignment: torch.Tensor,
+    before: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> torch.Tensor:
     """Carry a displacement from the grid of the network to the grid of the fixed image.
 
     Outside the network's field of view, the displacement continues from the border and fades linearly to zero (so that
-    only the alignment is left) over ``FADE_MM``, which is slow enough not to fold.
+    only this map is left) over ``FADE_MM``, which is slow enough not to fold.
 
     Args:
         ddf: shape (3, *spatial), in voxels of the network's grid.
         affine: voxel to world of the network's grid, shape (4, 4).
         native_affine: voxel to world of the native grid, shape (4, 4).
         native_shape: the three sizes of the native grid.
-        alignment: the map from the fixed to the moving world that was applied before the network, shape (4, 4); the
-            result includes it.
+        before: the map of points, (3, N) in RAS millimetres, from the fixed to the moving world that was applied before
+            the network; the result includes it. None is the identity.
 
     Returns:
         the ddf in voxels of the native grid, shape (3, *native_shape), float32.
     """
-    affine, native_affine, alignment = affine.double(), native_affine.double(), alignment.double()
+    affine, native_affine = affine.double(), native_affine.double()
     native_to_network = torch.linalg.solve(affine, native_affine)
     linear = torch.linalg.inv(native_to_network)[:3, :3].float()
-    in_voxels = torch.linalg.solve(native_affine, alignment @ native_affine)
-    aligned = not torch.equal(alignment, torch.eye(4, dtype=alignment.dtype))
+    to_voxels = torch.linalg.inv(native_affine)
     native = torch.empty(3, *native_shape)
     for rows in slabs(native_shape):
         points = lattice(native_shape, rows=rows)
         in_network = apply_affine(native_to_network, points)
         values = sample(ddf.float(), in_network) * _fade(in_network, ddf.shape[1:], affine)
         native[:, rows] = torch.tensordot(linear, values, dims=1)
-        if aligned:
-            native[:, rows] = apply_affine(in_voxels, points + native[:, rows]) - points
+        if before is not None:
+            moved = before(apply_affine(native_affine, (points + native[:, rows]).double()).flatten(1))
+            native[:, rows] = (apply_affine(to_voxels, moved).view_as(points) - points).float()
     return native
 
 

@@ -37,51 +37,53 @@ class PointFile:
     write: Callable[[np.ndarray, Path], Any]
 
 
-def read_points(path: str | Path, frame: str = "ras") -> PointFile:
+def read_points(path: str | Path, frame: str = "ras", role: str = "points") -> PointFile:
     """Read points; all else that a file holds (names, further columns, triangles) is kept for the new file.
 
     Args:
         path: ``.csv`` with columns x, y, z, or without a header, x, y and z first; Slicer's ``.fcsv`` and
             ``.mrk.json``, which say their frame themselves; ``.gii``, in RAS; or ``.vtk`` and ``.vtp``.
         frame: ``ras`` or ``lps``, of ``.csv``, ``.vtk`` and ``.vtp``.
+        role: what the file is, for messages.
 
     Raises:
         InputError: when the file does not hold points.
     """
-    path = user_path(path, "points")
+    path = user_path(path, role)
+    name = f"{role}: {path}"
     if frame not in FRAMES:
         raise InputError(f"--frame is '{frame}': expected {' or '.join(FRAMES)}.")
     suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
     if suffix is None:
-        raise InputError(f"points: {path} is not named as a file of points: expected one of {', '.join(SUFFIXES)}.")
+        raise InputError(f"{name} is not named as a file of points: expected one of {', '.join(SUFFIXES)}.")
     if not path.is_file():
-        raise InputError(f"points: {path} does not exist: expected a file of points.")
+        raise InputError(f"{name} does not exist: expected a file of points.")
     signs = np.ones(3) if frame == "ras" else RAS_TO_LPS
     try:
         if suffix == ".csv":
-            found = _csv(path, signs)
+            found = _csv(path, name, signs)
         elif suffix == ".fcsv":
-            found = _fcsv(path)
+            found = _fcsv(path, name)
         elif suffix == ".mrk.json":
-            found = _markups(path)
+            found = _markups(path, name)
         elif suffix == ".gii":
             found = _gifti(path)
         else:
-            found = _vtk(path, signs)
+            found = _vtk(path, name, signs)
     except InputError:
         raise
     except Exception as error:  # csv, json, nibabel and VTK each have their own errors
-        raise InputError(f"points: {path} cannot be read as {suffix}; it may be damaged ({error}).") from error
+        raise InputError(f"{name} cannot be read as {suffix}; it may be damaged ({error}).") from error
     if len(found.points) == 0 or not np.isfinite(found.points).all():
-        raise InputError(f"points: {path} holds no points, or some that are not finite: expected coordinates in mm.")
+        raise InputError(f"{name} holds no points, or some that are not finite: expected coordinates in mm.")
     return found
 
 
-def _csv(path: Path, signs: np.ndarray) -> PointFile:
+def _csv(path: Path, name: str, signs: np.ndarray) -> PointFile:
     rows = [row for row in csv.reader(io.StringIO(path.read_text("utf-8-sig"))) if row]
     header = [] if _are_numbers(rows[0][:3]) else [name.strip().lower() for name in rows[0]]
     if header and not {"x", "y", "z"} <= set(header):
-        raise InputError(f"points: {path} has the columns {', '.join(rows[0])}: expected x, y and z.")
+        raise InputError(f"{name} has the columns {', '.join(rows[0])}: expected x, y and z.")
     columns = [header.index(name) for name in "xyz"] if header else [0, 1, 2]
     body = rows[1:] if header else rows
 
@@ -94,14 +96,14 @@ def _csv(path: Path, signs: np.ndarray) -> PointFile:
     return PointFile(_coordinates(body, columns) * signs, write)
 
 
-def _fcsv(path: Path) -> PointFile:
+def _fcsv(path: Path, name: str) -> PointFile:
     lines = path.read_text("utf-8-sig").splitlines()
     comments = {
         name.strip(" #").lower(): value.strip()
         for name, equals, value in (line.partition("=") for line in lines if line.startswith("#"))
         if equals
     }
-    signs = _slicer_signs(path, comments.get("coordinatesystem", "0"))
+    signs = _slicer_signs(name, comments.get("coordinatesystem", "0"))
     names = [name.strip() for name in comments.get("columns", "id,x,y,z").split(",")]
     columns = [names.index(name) for name in "xyz"]
     rows = [row for row in csv.reader(line for line in lines if line and not line.startswith("#")) if row]
@@ -115,10 +117,10 @@ def _fcsv(path: Path) -> PointFile:
     return PointFile(_coordinates(rows, columns) * signs, write)
 
 
-def _markups(path: Path) -> PointFile:
+def _markups(path: Path, name: str) -> PointFile:
     content = json.loads(path.read_bytes())
     groups = [
-        (markup["controlPoints"], _slicer_signs(path, markup["coordinateSystem"])) for markup in content["markups"]
+        (markup["controlPoints"], _slicer_signs(name, markup["coordinateSystem"])) for markup in content["markups"]
     ]
     placed = [(point, signs) for points, signs in groups for point in points if point.get("position")]
 
@@ -142,11 +144,11 @@ def _gifti(path: Path) -> PointFile:
     return PointFile(np.asarray(array.data, dtype=np.float64), write)
 
 
-def _vtk(path: Path, signs: np.ndarray) -> PointFile:
+def _vtk(path: Path, name: str, signs: np.ndarray) -> PointFile:
     try:
         import pyvista
     except ImportError as error:
-        raise InputError(f"points: {path} needs PyVista, which is not installed: pip install pyvista.") from error
+        raise InputError(f"{name} needs PyVista, which is not installed: pip install pyvista.") from error
     mesh = pyvista.read(path)
 
     def write(points: np.ndarray, file: Path) -> None:
@@ -156,11 +158,11 @@ def _vtk(path: Path, signs: np.ndarray) -> PointFile:
     return PointFile(np.asarray(mesh.points, dtype=np.float64) * signs, write)
 
 
-def _slicer_signs(path: Path, system: object) -> np.ndarray:
-    name = str(system).lower()
-    if name not in RAS:
-        raise InputError(f"points: {path} is in the coordinate system '{system}': expected RAS or LPS.")
-    return np.ones(3) if RAS[name] else RAS_TO_LPS
+def _slicer_signs(name: str, system: object) -> np.ndarray:
+    frame = str(system).lower()
+    if frame not in RAS:
+        raise InputError(f"{name} is in the coordinate system '{system}': expected RAS or LPS.")
+    return np.ones(3) if RAS[frame] else RAS_TO_LPS
 
 
 def _are_numbers(words: list[str]) -> bool:

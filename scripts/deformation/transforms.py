@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "Inverted",
     "Spline",
     "Transform",
+    "before_network",
     "check_interpolation",
     "ddf_on_grid",
     "millimetres_on",
@@ -176,6 +178,18 @@ class Chain(Transform):
                 return None
             matrix = part.matrix @ matrix
         return Affine(matrix)
+
+
+def before_network(data: Mapping[Hashable, Any]) -> Transform | None:
+    """Return the map from the fixed to the moving world that comes before the network; None is the identity.
+
+    Args:
+        data: a preprocessed pair, with ``initial_transform``, or the affine ``alignment``, (4, 4).
+    """
+    if "initial_transform" in data:
+        return data["initial_transform"]
+    alignment = data["alignment"]
+    return None if torch.equal(alignment, torch.eye(4).to(alignment)) else Affine(alignment)
 
 
 def ddf_on_grid(

@@ -1,9 +1,8 @@
-"""Images from their files to the network: reading, alignment, preprocessing, brains, synthesis."""
+"""Images from their files to the network: reading, alignment, intensities, brains, synthesis."""
 
 from .alignment import AlignWorldsd, find_affine
 from .brains import CheckBrainsd, CorrectBiasd, brain_transforms
 from .loading import LoadPaird, read_nifti
-from .preprocessing import preprocess_pair
 from .synthesis import RandSynthesizeT1d
 
 __all__ = [
@@ -14,6 +13,5 @@ __all__ = [
     "RandSynthesizeT1d",
     "brain_transforms",
     "find_affine",
-    "preprocess_pair",
     "read_nifti",
 ]

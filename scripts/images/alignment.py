@@ -35,7 +35,7 @@ class AlignWorldsd(Transform):
     """Align the moving image to the fixed image before the network. Only its affine changes.
 
     The transform adds ``alignment``, the 4x4 map from the fixed to the moving world (pull-back, like a ddf). The
-    displacement on the native grid includes this map.
+    displacement on the native grid includes this map. Where the data has an ``alignment`` already, that is used.
 
     Args:
         mode: ``world`` trusts the scanner coordinates of both files (the identity); ``centers`` moves the centre of the
@@ -56,11 +56,9 @@ class AlignWorldsd(Transform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         fixed, moving = data["fixed"], data["moving"]
-        alignment = torch.eye(4, dtype=torch.float64)
-        if self.mode == "centers":
-            alignment[:3, 3] = _center(moving) - _center(fixed)
-        elif self.mode == "affine" and not any(image.min() == image.max() for image in (fixed, moving)):
-            alignment = find_affine(fixed, moving)
+        if "initial_transform" in data:  # which is no affine map, and is applied when the moving image is resampled
+            return dict(data)
+        alignment = data["alignment"] if "alignment" in data else self._find(fixed, moving)
         if _share_inside(fixed, moving, alignment) == 0:
             raise InputError(
                 f"{_names(fixed, moving)} do not overlap in world space: found {_extent(fixed)} and "
@@ -70,6 +68,14 @@ class AlignWorldsd(Transform):
         for image in aligned.values():
             image.affine = torch.linalg.inv(alignment) @ image.affine.double()
         return {**data, **aligned, "alignment": alignment}
+
+    def _find(self, fixed: MetaTensor, moving: MetaTensor) -> torch.Tensor:
+        alignment = torch.eye(4, dtype=torch.float64)
+        if self.mode == "centers":
+            alignment[:3, 3] = _center(moving) - _center(fixed)
+        elif self.mode == "affine" and not any(image.min() == image.max() for image in (fixed, moving)):
+            alignment = find_affine(fixed, moving)
+        return alignment
 
 
 def find_affine(fixed: MetaTensor, moving: MetaTensor) -> torch.Tensor:

@@ -131,7 +131,7 @@ class ScaleIntensitiesd(Transform):
         self.intensity_range = check_range(intensity_range)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        scaled: dict[Hashable, Any] = {key: self._scale(data[key]) for key in IMAGES}
+        scaled: dict[Hashable, Any] = {key: self.scale(data[key]) for key in IMAGES}
         constant = [_name(key, data[key]) for key in IMAGES if scaled[key].max() - scaled[key].min() <= CONTRAST]
         if len(constant) == len(IMAGES):
             raise InputError(f"{' and '.join(constant)}: each is constant {self._where()}: expected images.")
@@ -139,7 +139,8 @@ class ScaleIntensitiesd(Transform):
             warn(f"{name} is constant {self._where()}: nothing moves.")
         return {**data, **scaled, "intensity_range": self.intensity_range}
 
-    def _scale(self, image: MetaTensor) -> MetaTensor:
+    def scale(self, image: MetaTensor) -> MetaTensor:
+        """Clip and scale one image, shape (1, *spatial)."""
         limits = self.intensity_range or find_range(convert_to_tensor(image, track_meta=False))
         if limits is None:
             return cast(MetaTensor, torch.zeros_like(image))

@@ -183,7 +183,7 @@ class GraDIRN(nn.Module):
         guidance = None
         if layout is not None:
             plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-            image, guidance = layout.split(plain.float(), self.spatial_dims)
+            image, guidance = layout.split(plain.float())
         level, ddf = deque(self.steps(image, guidance=guidance), maxlen=1).pop()
         return self.to_full_size(ddf, level, image)
 

@@ -156,9 +156,9 @@ class Block(nn.Module):
             seen = warped if weight is None else torch.lerp(fixed, warped, weight)  # no difference outside of a mask
             learned = self.regularizer(ddf, *self.cnn.select(fixed, moving, seen, descent)).to(ddf.dtype)
             step = step - (_motion_gate(ddf, descent) * learned if self.cnn.gate else learned)
-        step = guidance.hold(ddf, step if weight is None else extend(step, weight))
+        step = step if weight is None else extend(step, weight)
         ddf = ddf + step if self.update == "add" else warp(ddf, step) + step
-        return gaussian(ddf, self.ddf_smoothing)
+        return guidance.correct(gaussian(ddf, self.ddf_smoothing))
 
     def _descent(
         self,

@@ -11,6 +11,7 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 
 from ..images.intensities import CONTRAST
+from ..networks.guidance import GuidanceLayout
 from ..networks.kernels.precision import autocast_dtype
 from ..networks.kernels.sampling import resize, upsample
 from ..support.command_line import number
@@ -48,16 +49,33 @@ class RegistrationInferer(Inferer):
         self.memory_limit = None if memory_limit is None else number("memory_limit", memory_limit, above=0)
 
     def __call__(
-        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+        self,
+        inputs: torch.Tensor,
+        network: Callable[..., torch.Tensor],
+        *args: Any,
+        layout: GuidanceLayout | None = None,
+        **kwargs: Any,
     ) -> torch.Tensor:
         """Map images (B, 2, X, Y, Z), or (B, 2, X, Y) for a 2D network, to ddfs in voxels.
+
+        Args:
+            inputs: the images; with a layout they have further channels.
+            network: maps images (B, 2, *spatial) to ddfs.
+            layout: what the further channels are, for GraDIRN.
 
         Returns:
             (B, 3, X, Y, Z), with zero through-plane motion from a 2D network, or (B, 2, X, Y) for 2D images.
         """
         image = convert_to_tensor(inputs, track_meta=False)
         estimate = None if torch.is_grad_enabled() else getattr(network, "evaluation_bytes", None)
-        register = partial(self._register, network=lambda pairs: network(pairs, *args, **kwargs), estimate=estimate)
+        if layout is not None:
+            estimate = estimate and partial(estimate, guidance_channels=image.shape[1] - 2)
+
+        def run(pairs: torch.Tensor, first: int) -> torch.Tensor:
+            guided = {} if layout is None else {"layout": layout.select(first, len(pairs))}
+            return network(pairs, *args, **guided, **kwargs)
+
+        register = partial(self._register, network=run, estimate=estimate)
         dtype = autocast_dtype(self.amp, image.device)
         with torch.autocast(image.device.type, dtype, enabled=dtype is not None):
             if image.ndim == self.spatial_dims + 2:
@@ -70,22 +88,22 @@ class RegistrationInferer(Inferer):
     def _register(
         self,
         pairs: torch.Tensor,
-        network: Callable[[torch.Tensor], torch.Tensor],
+        network: Callable[[torch.Tensor, int], torch.Tensor],
         estimate: Callable[[torch.Size], int] | None,
     ) -> torch.Tensor:
         size = pairs.shape[2:]
         if estimate is None:
-            return network(pairs)
+            return network(pairs, 0)
         limit = memory_bytes(self.memory_limit, pairs.device)
         needed = estimate(size)
         if needed <= limit:
             comfortable = limit if pairs.is_cuda else min(limit, COMFORTABLE)
             parts = pairs.split(max(1, int(comfortable // needed)))
             if len(parts) == 1:
-                return network(pairs)
+                return network(pairs, 0)
             ddf = pairs.new_empty(len(pairs), self.spatial_dims, *size)
-            for part, result in zip(parts, ddf.split(len(parts[0]))):
-                result[:] = network(part)
+            for first, part in zip(range(0, len(pairs), len(parts[0])), parts):
+                ddf[first : first + len(part)] = network(part, first)
             return ddf
         half = [(extent + 1) // 2 for extent in size]
         warn(
@@ -96,9 +114,9 @@ class RegistrationInferer(Inferer):
 
 
 def _still_where_constant(ddf: torch.Tensor, pairs: torch.Tensor) -> torch.Tensor:
-    """Set the ddf (B, d, *spatial) of each pair (B, 2, *spatial) to 0 if one of its images is constant."""
+    """Set the ddf (B, d, *spatial) of each pair (B, C, *spatial) to 0 if one of its images is constant."""
     if torch.is_grad_enabled():  # a network in training may return more than a ddf
         return ddf
-    values = pairs.flatten(2)
+    values = pairs[:, :2].flatten(2)
     constant = (values.amax(2) - values.amin(2) <= CONTRAST).any(1)
     return torch.where(constant.view(-1, *[1] * (ddf.ndim - 1)), 0, ddf)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
@@ -15,12 +16,14 @@ from monai.networks.utils import eval_mode
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..cohorts.datalist import split_contrasts
 from ..cohorts.tasks import find_task
 from ..deformation.formats import read_displacement
 from ..deformation.grid import to_native_ddf
-from ..images import preprocess_pair
+from ..deformation.transforms import Transform, before_network
 from ..images.loading import Source
 from ..networks import LNCC, Demons, GraDIRN, initialise
+from ..networks.guidance import GuidanceLayout
 from ..networks.similarity import Similarity
 from ..results.measures import MeasurePair
 from ..results.registered import RegisteredPair
@@ -28,12 +31,15 @@ from ..support.command_line import number
 from ..support.errors import InputError, unknown_option, unwrapped
 from ..support.files import user_path
 from ..support.fingerprint import fingerprint
+from ..support.keys import LANDMARKS
 from ..support.notices import collect_warnings, image_name
 from .inferer import RegistrationInferer
+from .preprocessing import preprocess_pair
 
 __all__ = ["Registration"]
 
 Data = Mapping[Any, Any]
+Points = str | Path | np.ndarray
 
 CLASSICAL_REPEATS = {2: (20, 20, 20, 10), 3: (20, 20, 10)}  # on each level, by spatial_dims
 CLASSICAL_TAU = 4.0
@@ -47,7 +53,7 @@ class Registration:
 
     Args:
         network: maps images (B, 2, *spatial), channel 0 moving and channel 1 fixed, to a ddf in voxels.
-        preprocessing: makes the network's input of a pair, see :func:`scripts.images.preprocess_pair`.
+        preprocessing: makes the network's input of a pair, see :func:`scripts.registration.preprocess_pair`.
         inferer: runs the network, see :class:`scripts.registration.inferer.RegistrationInferer`.
         device: the device of the network.
         weights: file of the network's weights; its checksum is written with the results. None means no file.
@@ -147,8 +153,8 @@ class Registration:
                 smoother displacements.
             device: by default the first GPU, or the CPU if there is none.
             memory_limit: GiB that a registration may take.
-            preprocessing: further arguments of :func:`scripts.images.preprocess_pair`: ``alignment``, ``spacing``,
-                ``spatial_size``, ``intensity_range``, ...
+            preprocessing: further arguments of :func:`~scripts.registration.preprocess_pair`: ``alignment``,
+                ``spacing``, ``spatial_size``, ``intensity_range``, ...
 
         Raises:
             InputError: when an argument is out of its range.
@@ -173,20 +179,44 @@ class Registration:
         return fingerprint(self.network, self.preprocessing, self.inferer, self.fill)
 
     def __call__(
-        self, fixed: Source, moving: Source, label_moving: Source | None = None, label_fixed: Source | None = None
+        self,
+        fixed: Source | Sequence[Source],
+        moving: Source | Sequence[Source],
+        label_moving: Source | None = None,
+        label_fixed: Source | None = None,
+        mask_fixed: Source | None = None,
+        mask_moving: Source | None = None,
+        landmarks: tuple[Points, Points] | None = None,
+        initial_transform: str | Path | Transform | np.ndarray | torch.Tensor | None = None,
     ) -> RegisteredPair:
         """Register one pair; each image is a path, a nibabel image, or a MetaTensor of shape (1, X, Y, Z) or (1, X, Y).
 
         Args:
-            fixed: the image to which the other one is aligned.
-            moving: the image that is warped.
+            fixed: the image to which the other one is aligned; or several contrasts of the same subject in one world,
+                the first of which the weights were trained for.
+            moving: the image that is warped; or the same contrasts of the moving subject.
             label_moving: a label map on the moving image's grid, which is warped too.
             label_fixed: a label map on the fixed image's grid, with which the warped one is compared.
+            mask_fixed: where the fixed image counts, not 0; the displacement continues smoothly elsewhere.
+            mask_moving: the same for the moving image.
+            landmarks: the same points in the fixed and in the moving image: a file, see
+                :func:`~scripts.deformation.points.read_points`, or an array (N, 3), in RAS millimetres.
+            initial_transform: where to start, in place of the alignment, from the fixed to the moving world: a file,
+                see :func:`~scripts.deformation.transform_files.read_transform`, a transform, or a 4x4 matrix, in RAS
+                millimetres.
 
         Raises:
             InputError: when an image is not usable, the two cannot be brought together, or the result is not finite.
         """
-        pair = {"fixed": fixed, "moving": moving, "label_fixed": label_fixed, "label_moving": label_moving}
+        pair = {
+            **split_contrasts({"fixed": fixed, "moving": moving}),
+            "label_fixed": label_fixed,
+            "label_moving": label_moving,
+            "mask_fixed": mask_fixed,
+            "mask_moving": mask_moving,
+            **dict(zip(LANDMARKS, landmarks or ())),
+            "initial_transform": initial_transform,
+        }
         inputs: dict[str, Any] = {key: value for key, value in pair.items() if value is not None}
         start = time.perf_counter()
         with unwrapped():
@@ -207,7 +237,7 @@ class Registration:
         """
         times, texts = [time.perf_counter()], list(data.get("warnings", ()))
         with collect_warnings(texts):
-            ddf = None if "displacement" in inputs else self.predict(data["image"])
+            ddf = None if "displacement" in inputs else self.predict(data["image"], data.get("layout"))
             times.append(time.perf_counter())
             result = self.result(inputs, data, ddf)
         times.append(time.perf_counter())
@@ -216,17 +246,26 @@ class Registration:
         result.settings = self.settings
         return result
 
-    def predict(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the network's ddf, on the CPU, in voxels of the grid of ``image``, (2, *spatial), moving, then fixed.
+    def predict(self, image: torch.Tensor, layout: GuidanceLayout | None = None) -> torch.Tensor:
+        """Return the network's ddf, on the CPU, in voxels of the grid of the image.
+
+        Args:
+            image: moving, fixed, and what guides the network, shape (C, *spatial).
+            layout: what guides the network; None means that the image has two channels.
 
         Raises:
-            InputError: when the displacement is not finite.
+            InputError: when the network takes no guidance, or the displacement is not finite.
         """
         network = self.network
         # the wrapper of a distributed training would wait for processes that register fewer pairs
         network = network.module if isinstance(network, DistributedDataParallel) else network
+        if layout is not None and not isinstance(network, GraDIRN):
+            raise InputError(
+                f"the network is a {type(network).__name__}: masks, contrasts, landmarks and labels need GraDIRN."
+            )
+        guided = {} if layout is None else {"layout": layout}
         with eval_mode(network):
-            ddf = self.inferer(image[None].to(self.device), network)[0].cpu()
+            ddf = self.inferer(image[None].to(self.device), network, **guided)[0].cpu()
         if not torch.isfinite(ddf).all():
             raise InputError("the network gave a displacement that is not finite: expected weights that fit its data.")
         return ddf
@@ -252,7 +291,7 @@ class Registration:
         if native is None:
             assert ddf is not None
             _check_size(ddf, data["fixed"].affine, data["native_fixed"])
-            native = to_native_ddf(ddf, data["fixed"].affine, *grid, data["alignment"])
+            native = to_native_ddf(ddf, data["fixed"].affine, *grid, before_network(data))
         truth = fields.get("true_displacement")
         return RegisteredPair(inputs, data, native, self.spatial_dims, self.measure, self.weights, truth, self.fill)
 

@@ -17,6 +17,7 @@ from monai.utils import convert_to_tensor
 from ..deformation.grid import apply_affine, as_volume, by_image, lattice, sample_grid
 from ..deformation.inversion import Inverse, invert_on_grid
 from ..deformation.jacobian import jacobian_determinant
+from ..deformation.transforms import Chain, before_network
 from ..support.files import user_path
 from ..support.notices import collect_warnings
 from .names import check_scheme
@@ -69,6 +70,7 @@ class RegisteredPair:
         self.label_fixed: MetaTensor | None = data.get("label_fixed")
         self.label_moving: MetaTensor | None = data.get("label_moving")
         self.alignment: torch.Tensor = data["alignment"]
+        self.before_network = before_network(data)
         self.intensity_range: tuple[float, float] | None = data.get("intensity_range")
         self.ddf = self._on_fixed_grid(ddf, self.moving)
         self.true_ddf = true_ddf
@@ -92,7 +94,7 @@ class RegisteredPair:
 
     @property
     def resampled(self) -> MetaTensor:
-        """The moving image before the registration, with the alignment alone."""
+        """The moving image before the registration, with the alignment or initial transform alone."""
         return self._align(self.moving, "bilinear")
 
     @property
@@ -165,9 +167,14 @@ class RegisteredPair:
         write_results(self, user_path(folder, "folder"), overwrite, choose_outputs(outputs), check_scheme(names))
 
     def _align(self, image: MetaTensor, mode: str) -> MetaTensor:
-        to_image = torch.linalg.solve(image.affine.double(), self.alignment @ self.fixed.affine.double())
-        shape = self.fixed.shape[1:]
-        return self._sample(image, lambda rows: apply_affine(to_image, lattice(shape, rows=rows)), mode)
+        shape, affine = self.fixed.shape[1:], self.fixed.affine.double()
+        to_image, before = torch.linalg.inv(image.affine.double()), self.before_network or Chain([])
+
+        def locate(rows: slice) -> torch.Tensor:
+            points = lattice(shape, torch.float64, rows)
+            return apply_affine(to_image, before(apply_affine(affine, points.flatten(1)))).view_as(points).float()
+
+        return self._sample(image, locate, mode)
 
     def _sample(self, image: MetaTensor, locate: Callable[[slice], torch.Tensor], mode: str) -> MetaTensor:
         values = convert_to_tensor(image, track_meta=False).cpu()

@@ -28,7 +28,7 @@ from ..support.files import (
     sha256,
     user_path,
 )
-from ..support.keys import FILES, IMAGES
+from ..support.keys import CONTRASTS, FILES, IMAGES
 from .names import OUTPUTS, check_scheme, every_name, file_names
 from .overview import draw_overview
 
@@ -196,7 +196,9 @@ def write_results(
 
 def _files(inputs: Mapping[str, Any]) -> dict[str, Path]:
     """Return the inputs that were given as files, not as images in memory."""
-    return {key: Path(inputs[key]) for key in FILES if isinstance(inputs.get(key), str | Path)}
+    contrasts = {f"{key}_{n}": path for key in CONTRASTS for n, path in enumerate(inputs.get(key, ()), start=2)}
+    given = {key: inputs.get(key) for key in FILES} | contrasts
+    return {key: Path(value) for key, value in given.items() if isinstance(value, str | Path)}
 
 
 def _inputs(pair: Mapping[str, Any], weights: Path | None) -> dict[Path, str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["FILES", "IMAGES", "LABELS"]
+__all__ = ["CONTRASTS", "FILES", "IMAGES", "LABELS", "LANDMARKS", "MASKS"]
 
 IMAGES = ("fixed", "moving")
 LABELS = ("label_fixed", "label_moving")
-FILES = (*IMAGES, *LABELS, "displacement", "true_displacement")
+MASKS = ("mask_fixed", "mask_moving")
+LANDMARKS = ("landmarks_fixed", "landmarks_moving")
+CONTRASTS = ("contrasts_fixed", "contrasts_moving")
+FILES = (*IMAGES, *LABELS, *MASKS, *LANDMARKS, "initial_transform", "displacement", "true_displacement")
 """All inputs of a pair; a displacement of another tool replaces the network, a true displacement measures both."""

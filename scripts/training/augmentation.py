@@ -35,7 +35,7 @@ def sample_transforms(partners: Sequence[Mapping[str, str]], preprocessing: Comp
 
     Args:
         partners: the moving halves that :class:`RandPartnerd` chooses from; empty if the items are already pairs.
-        preprocessing: result of :func:`~scripts.images.preprocess_pair`.
+        preprocessing: result of :func:`~scripts.registration.preprocess_pair`.
         augmentation: result of :func:`augment_pair`.
     """
     pairing = [RandPartnerd(partners)] if partners else []

@@ -66,7 +66,8 @@ def test_displacements_are_found_by_the_name_of_the_pair(tmp_path):
         ([{"fixed": "f", "moving": "m", "name": "a"}] * 2, "names 2 pairs 'a': expected each name once"),
         ([{"fixed": "f", "moving": "m", "name": n} for n in ("x", "./x/")], "names 2 pairs 'x': expected each name"),
         ([{"fixed": None, "moving": "m"}], "entry 0 has no 'fixed'"),
-        ([{"fixed": ["f"], "moving": "m"}], r"entry 0, fixed is \['f'\]: expected the name of a file"),
+        ([{"fixed": [["f"]], "moving": "m"}], r"entry 0, fixed is \['f'\]: expected the name of a file"),
+        ([{"fixed": [], "moving": "m"}], "entry 0, fixed is an empty list: expected one or more images"),
         ([{"fixed": "f\0", "moving": "m"}], r"entry 0, fixed: 'f\\x00' cannot be the name of a file"),
         ([{"fixed": "f" * 300, "moving": "m"}], r"cannot be the name of a file or a folder \(File name too long\)"),
         (

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from scripts.deformation.grid import FADE_MM, apply_affine, lattice, sample, to_native_ddf
+from scripts.deformation.transforms import Affine
 
 IDENTITY = torch.eye(4, dtype=torch.float64)
 
@@ -38,7 +39,7 @@ def test_a_shift_keeps_its_millimetres_on_a_flipped_anisotropic_grid():
     # network grid 2 mm RAS; native grid 1 x 0.5 x 3 mm with flipped first axis: 4, -2, 6 mm are -4, -4, 2 voxels
     shift = torch.tensor([2.0, -1.0, 3.0]).view(3, 1, 1, 1).expand(3, 20, 20, 20)
     native = affine((-1, 0.5, 3), (30, 8, 5))
-    ddf = to_native_ddf(shift, affine((2, 2, 2), (0, 0, 0)), native, (10, 12, 8), IDENTITY)
+    ddf = to_native_ddf(shift, affine((2, 2, 2), (0, 0, 0)), native, (10, 12, 8), None)
     expected = torch.tensor([-4.0, -4.0, 2.0]).view(3, 1, 1, 1).expand(3, 10, 12, 8)
     torch.testing.assert_close(ddf, expected)
 
@@ -53,7 +54,7 @@ def test_an_oblique_native_grid_sees_the_same_world_field():
     # a linear field of the world: d(x) = 0.1 * (y, -x, 0), exact under linear interpolation
     world = apply_affine(network, lattice((21, 21, 21), torch.float64))
     field = 0.1 * torch.stack([world[1], -world[0], torch.zeros_like(world[0])]) / 2
-    ddf = to_native_ddf(field, network, native, (9, 8, 7), IDENTITY).double()
+    ddf = to_native_ddf(field, network, native, (9, 8, 7), None).double()
     points = apply_affine(native, lattice((9, 8, 7), torch.float64))
     expected = 0.1 * torch.stack([points[1], -points[0], torch.zeros_like(points[0])])
     in_world = torch.tensordot(native[:3, :3], ddf, dims=1)
@@ -65,7 +66,7 @@ def test_the_alignment_is_part_of_the_native_displacement():
     alignment = affine((1, 1, 1), (6, -4, 2))
     field = torch.zeros(3, 16, 16, 16)
     field[2] = 1.0
-    ddf = to_native_ddf(field, IDENTITY, affine((2, 2, 2), (0, 0, 0)), (6, 6, 6), alignment)
+    ddf = to_native_ddf(field, IDENTITY, affine((2, 2, 2), (0, 0, 0)), (6, 6, 6), Affine(alignment))
     torch.testing.assert_close(ddf[:, 3, 3, 3], torch.tensor([3.0, -2.0, 1.5]))
 
 
@@ -74,7 +75,7 @@ def test_outside_the_field_of_view_the_displacement_fades_without_folding():
 
     field = torch.zeros(3, 10, 10, 10)
     field[0] = 8.0
-    ddf = to_native_ddf(field, IDENTITY, affine((1, 1, 1), (-50, 0, 0)), (110, 10, 10), IDENTITY)
+    ddf = to_native_ddf(field, IDENTITY, affine((1, 1, 1), (-50, 0, 0)), (110, 10, 10), None)
     profile = ddf[0, :, 5, 5]
     torch.testing.assert_close(profile[50:60], torch.full((10,), 8.0))
     torch.testing.assert_close(profile[50 - 15], torch.tensor(8.0 * (1 - 15 / FADE_MM)))

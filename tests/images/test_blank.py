@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from scripts import Registration
-from scripts.images import preprocess_pair
 from scripts.images.blank import FindBlankSlicesd, blank_slices, fill_slices
+from scripts.registration.preprocessing import preprocess_pair
 
 from ..conftest import blobs, meta
 

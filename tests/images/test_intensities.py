@@ -6,8 +6,8 @@ import torch
 from monai.transforms import ScaleIntensityRangePercentiles
 from scipy.ndimage import affine_transform
 
-from scripts.images import preprocess_pair
 from scripts.images.intensities import ClampPaddingd, ScaleIntensitiesd, find_range, tissue_floor
+from scripts.registration.preprocessing import preprocess_pair
 from scripts.results.measures import rescale
 
 from ..conftest import blobs, message_of, meta

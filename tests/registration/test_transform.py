@@ -9,8 +9,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, LoadImaged, Orientationd, SaveImaged, Spacingd
 
 from scripts import InputError, RegisterImaged, Registration
-from scripts.images import preprocess_pair
 from scripts.registration.inferer import RegistrationInferer
+from scripts.registration.preprocessing import preprocess_pair
 
 from ..conftest import Shift, blobs, meta, oblique_affine, ramp
 

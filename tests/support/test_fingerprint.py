@@ -4,9 +4,9 @@ from functools import partial
 
 import torch
 
-from scripts.images import preprocess_pair
 from scripts.networks import CNN, LNCC, Demons, Gradient, GraDIRN
 from scripts.registration.inferer import RegistrationInferer
+from scripts.registration.preprocessing import preprocess_pair
 from scripts.support.fingerprint import fingerprint
 
 

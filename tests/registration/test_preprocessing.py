@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scripts.images import preprocess_pair
+from scripts.registration.preprocessing import preprocess_pair
 
 from ..conftest import message_of
 

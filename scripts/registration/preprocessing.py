@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import torch
 from monai.transforms import (
     Compose,
     CopyItemsd,
@@ -14,14 +13,15 @@ from monai.transforms import (
     Transform,
 )
 
+from ..images.alignment import AlignWorldsd
+from ..images.blank import BLANK, ClearBlankSlicesd, FindBlankSlicesd
+from ..images.field_of_view import ResampleMovingd, ResampleToGridd
+from ..images.intensities import ClampPaddingd, ScaleIntensitiesd
+from ..images.loading import LoadPaird
 from ..support.errors import InputError
 from ..support.keys import IMAGES, LABELS
 from ..support.notices import collect_warnings
-from .alignment import AlignWorldsd
-from .blank import BLANK, ClearBlankSlicesd, FindBlankSlicesd
-from .field_of_view import ResampleMovingd, ResampleToGridd
-from .intensities import ClampPaddingd, ScaleIntensitiesd
-from .loading import LoadPaird
+from .guidance import ConcatPaird, FillMaskHolesd, GuideNetworkd, LoadGuidanced, ResampleThroughd
 
 __all__ = ["preprocess_pair"]
 
@@ -37,6 +37,8 @@ def preprocess_pair(
     native: Sequence[Transform] = (),
     labels_on_grid: bool = False,
     memory_limit: float | None = None,
+    use_labels: bool = False,
+    channel_weights: Sequence[float] | None = None,
 ) -> Compose:
     """Return the transforms from file names to ``image``: moving and fixed on one grid, clipped and scaled to [0, 1].
 
@@ -50,22 +52,28 @@ def preprocess_pair(
         labels_on_grid: resample the labels to the network's grid, too, for training. Otherwise labels, ``native_fixed``
             and ``native_moving`` keep the images and labels as they were read, for results on the fixed image's grid.
         memory_limit: see :class:`LoadPaird`.
+        use_labels: let both label maps drive the registration.
+        channel_weights: see :class:`GuideNetworkd`.
     """
     aligned = ["moving", "label_moving"] if labels_on_grid else ["moving"]
     transforms: list[Transform] = [
         LoadPaird(spatial_dims, memory_limit),
+        LoadGuidanced(spatial_dims, use_labels),
         *native,
         *([] if labels_on_grid else [CopyItemsd(IMAGES, names=[f"native_{key}" for key in IMAGES])]),
+        FillMaskHolesd(),
         *([ClampPaddingd()] if intensity_range is None else []),  # a range clips it anyway
         FindBlankSlicesd(spatial_dims),
         AlignWorldsd(alignment, keys=[*aligned, "blank_moving"]),
         # a stack keeps its orientation: its slices must remain last
         *([Orientationd("fixed", axcodes="RAS", labels=None)] if spatial_dims == 3 else []),
         ResampleToGridd(spatial_dims, spacing, spatial_size),
+        ResampleThroughd(),
         ResampleMovingd(),
         ResampleToMatchd(BLANK, key_dst="fixed", padding_mode="border", allow_missing_keys=True),
         ScaleIntensitiesd(intensity_range),
         ClearBlankSlicesd(),
+        GuideNetworkd(spatial_dims, use_labels, channel_weights),
     ]
     if labels_on_grid:
         transforms += [
@@ -96,11 +104,3 @@ class CheckLabelIdsd(Transform):
                     f"takes ids up to {LARGEST_ID}."
                 )
         return dict(data)
-
-
-class ConcatPaird(Transform):
-    """Make ``image`` of ``moving`` and ``fixed``, which become views of it, to save memory."""
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        image = torch.cat([data["moving"], data["fixed"]])
-        return {**data, "image": image, "moving": image[:1], "fixed": image[1:]}
