@@ -27,7 +27,7 @@ from .kernels.sampling import resize, upsample
 from .kernels.tracing import Traced, new_tensor
 from .levels import for_each_level
 from .regularizer import CNN
-from .step import Block, Gradient, StepRule
+from .step import Block, Gradient, StepRule, fit_labels
 
 __all__ = ["Backprop", "DeepSupervision", "GraDIRN", "compile_steps"]
 
@@ -214,6 +214,9 @@ class GraDIRN(nn.Module):
                 for repeats_left in reversed(range(self.num_repeats[level])):
                     ddf = self._step(block, (ddf, level_fixed, level_moving), on_level, repeats_left)
                     yield level, ddf
+            if on_level and on_level.labels is not None:
+                ddf = fit_labels(ddf, on_level)
+                yield level, ddf
 
     def with_features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the moving and the fixed image, each with its features, shape (B, 1 + num_features, *spatial)."""

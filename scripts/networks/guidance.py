@@ -89,8 +89,8 @@ class GuidanceLayout:
         masks: whether there are two masks, moving and fixed, from 0 to 1: what lies outside does not drive the steps.
         contrasts: number of further images of the moving and then of the fixed subject, in [0, 1], which are compared
             like the first ones.
-        labels: number of label channels of the moving and then of the fixed subject, in [0, 1], which are compared by
-            the squared difference.
+        labels: number of labels of the moving and then of the fixed subject: distances from their borders, clipped and
+            scaled to [0, 1].
         landmarks: pairs of points, which have no channels.
     """
 
@@ -135,14 +135,21 @@ class Guidance:
         return fixed * warp(moving, ddf)
 
     def terms(self, ddf: torch.Tensor, similarity: Similarity) -> Iterator[Term]:
-        """Yield what drives the step in addition to the images, one after the other to save memory."""
-        channels = similarity.channels(ddf.shape[1])
-        for part, measure, at_once in ((self.contrasts, similarity, channels), (self.labels, SSD(), AT_ONCE)):
-            if part is not None:
-                moving, fixed = part.chunk(2, 1)
-                for of_moving, of_fixed in zip(moving.split(at_once, 1), fixed.split(at_once, 1)):
-                    yield Term(measure, of_fixed, *warp_with_gradient(of_moving, ddf))
+        """Yield the further contrasts, which drive a step together with the images."""
+        return _terms(self.contrasts, ddf, similarity, similarity.channels(ddf.shape[1]))
+
+    def label_terms(self, ddf: torch.Tensor) -> Iterator[Term]:
+        """Yield the labels, some of them at a time."""
+        return _terms(self.labels, ddf, SSD(), AT_ONCE)
 
     def correct(self, ddf: torch.Tensor) -> torch.Tensor:
         """Return the displacement that also brings the landmarks together."""
         return ddf if self.landmarks is None else self.landmarks.correct(ddf)
+
+
+def _terms(part: torch.Tensor | None, ddf: torch.Tensor, similarity: Similarity, at_once: int) -> Iterator[Term]:
+    """Yield the terms of channels, moving then fixed, one after the other to save memory."""
+    if part is not None:
+        moving, fixed = part.chunk(2, 1)
+        for of_moving, of_fixed in zip(moving.split(at_once, 1), fixed.split(at_once, 1)):
+            yield Term(similarity, of_fixed, *warp_with_gradient(of_moving, ddf))

@@ -19,11 +19,13 @@ from .kernels.sampling import warp, warp_with_gradient
 from .regularizer import CNN
 from .similarity import SSD, Similarity, Term, get_similarity
 
-__all__ = ["STEP_SIZE_SCALE", "Block", "Demons", "Gradient", "StepRule"]
+__all__ = ["STEP_SIZE_SCALE", "Block", "Demons", "Gradient", "StepRule", "fit_labels"]
 
 STEP_SIZE_SCALE = 10.0  # the stored parameter is a tenth of tau, as published
 NOISE = 1e-2  # squared difference between images in [0, 1] that counts as noise
 GATE_WINDOW = 5  # in voxels of a level
+LABEL_STEPS, LABEL_TAU = 16, 2.0
+LABEL_SMOOTHING, LABEL_DDF_SMOOTHING = 0.85, 0.35  # voxels: of the steps, and of the displacement after each
 GATE_MOTION = 0.05  # motion, in voxels, at which the gate of the regularizer is half open
 
 
@@ -178,6 +180,22 @@ class Block(nn.Module):
             step = self.rule.descend(chain(terms, guidance.terms(ddf, self.rule.similarity)), weight)
             step = step if weight is None else extend(step, weight)
             return warped, self.tau.to(ddf.dtype) * gaussian(step, self.rule.smoothing)
+
+
+def fit_labels(ddf: torch.Tensor, guidance: Guidance) -> torch.Tensor:
+    """Bring the borders of the labels together, by demons steps of their distances; without labels nothing changes.
+
+    Args:
+        ddf: displacement in voxels, shape (B, d, *spatial).
+        guidance: on the same grid.
+    """
+    if guidance.labels is None:
+        return ddf
+    rule = Demons("ssd", smoothing=LABEL_SMOOTHING)
+    for _ in range(LABEL_STEPS):
+        step = LABEL_TAU * gaussian(rule.descend(guidance.label_terms(ddf)), rule.smoothing)
+        ddf = gaussian(warp(ddf, step) + step, LABEL_DDF_SMOOTHING)
+    return guidance.correct(ddf)
 
 
 def _motion_gate(ddf: torch.Tensor, step: torch.Tensor) -> torch.Tensor:

@@ -29,6 +29,8 @@ from ..support.notices import image_name, warn
 
 __all__ = ["ConcatPaird", "FillMaskHolesd", "GuideNetworkd", "LoadGuidanced", "ResampleThroughd"]
 
+LABEL_WIDTH = 3.0  # voxels of the network: where the distance from the border of a label is clipped
+FAR = 1e6  # mm
 LANDMARK_WIDTH = 10.0  # mm: standard deviation of the correction around a landmark
 
 
@@ -262,12 +264,25 @@ class GuideNetworkd(Transform):
         if not common:
             names = " and ".join(image_name(data[key]) for key in LABELS)
             raise InputError(f"{names} have no id in common: expected label maps that can drive a registration.")
+        width = LABEL_WIDTH * float(data["fixed"].pixdim[: self.spatial_dims].min())
         warn("both label maps drive the registration: their Dice does not tell how good it is.")
         return [
-            _on_grid(_indicator(data[f"label_{role}"], number), data["fixed"], transform, fill=0)
+            _on_grid(self._distance(data[f"label_{role}"], number, width), data["fixed"], transform, fill=0)
             for role, transform in sides.items()
             for number in common
         ]
+
+    def _distance(self, label_map: MetaTensor, number: int, width: float) -> MetaTensor:
+        """Return the distance from the border of a label, from 0 outside to 1 inside, clipped at a width in mm."""
+        inside = (convert_to_tensor(label_map, track_meta=False)[0] == number).numpy()
+        spacing = label_map.pixdim.tolist()
+        if self.spatial_dims == 2:
+            spacing[2] = FAR  # each slice by itself
+        to_border = min(spacing) / 2  # from the centre of a voxel
+        signed = np.where(inside, distance_transform_edt(inside, spacing), -distance_transform_edt(~inside, spacing))
+        signed -= np.where(inside, to_border, -to_border)
+        values = np.clip(0.5 + 0.5 * signed / width, 0, 1).astype(np.float32)
+        return MetaTensor(torch.from_numpy(values)[None], meta=label_map.meta)
 
     def _landmarks(self, data: Mapping[Hashable, Any], transform: transforms.Transform) -> Landmarks | None:
         if LANDMARKS[0] not in data:
@@ -282,10 +297,6 @@ class GuideNetworkd(Transform):
         dims = self.spatial_dims
         positions = [(points / steps[:, None])[:dims].t().float() for points in voxels]
         return Landmarks(positions[0], positions[1], width[:dims].float(), slices)
-
-
-def _indicator(label_map: MetaTensor, number: int) -> MetaTensor:
-    return MetaTensor((convert_to_tensor(label_map, track_meta=False) == number).float(), meta=label_map.meta)
 
 
 class ConcatPaird(Transform):
