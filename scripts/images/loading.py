@@ -20,7 +20,7 @@ from nibabel.spatialimages import SpatialImage
 from ..support.command_line import number
 from ..support.errors import InputError
 from ..support.files import user_path
-from ..support.keys import IMAGES
+from ..support.keys import IMAGES, LABELS, MASKS
 from ..support.memory import GIB, memory_bytes
 from ..support.notices import warn
 from .alignment import grid_corners
@@ -40,7 +40,7 @@ __all__ = [
 
 LARGEST = 1e18  # value of an image; its square fits into single precision
 DUST, MOST_DUST = 1e-3, 0.25  # of label maps: how far from a whole number is still that number
-BYTES = {"fixed": 50, "moving": 40, "label_fixed": 8, "label_moving": 8}  # that a registration takes for each voxel
+BYTES = {"fixed": 50, "moving": 40, **dict.fromkeys((*LABELS, *MASKS), 8)}  # that a registration takes for each voxel
 MAX_TRAILER = 2**20  # bytes that a compressed file may hold behind its voxels
 
 Source = str | Path | SpatialImage | MetaTensor

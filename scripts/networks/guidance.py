@@ -13,6 +13,7 @@ from .similarity import SSD, Similarity, Term
 __all__ = ["Guidance", "GuidanceLayout", "Landmarks"]
 
 AT_ONCE = 8  # label channels whose gradients are in memory at the same time
+CORRECTIONS = 2  # after each step, since a displacement is not linear
 LOOSE = 1e-2  # added to the kernel matrix of landmarks, since they are not exact
 
 
@@ -47,18 +48,17 @@ class Landmarks:
         steps = ddf.new_tensor(ddf.shape[2:]) - 1
         fixed, moving, width = (x.to(ddf) * steps for x in (self.fixed, self.moving, self.width))
         samples = self.samples.to(ddf.device)
-        shift = _at_points(ddf, fixed, samples)
-        missing = (moving - fixed - shift).clamp(-width, width)  # a larger correction would fold
         scaled = fixed / width
         kernel = torch.exp(-0.5 * torch.cdist(scaled, scaled).square()) * (samples[:, None] == samples)
-        weights = torch.linalg.solve(kernel + LOOSE * torch.eye(len(samples)).to(kernel), missing)
-        correction = torch.stack(
-            [
-                _gaussians(fixed[mine], width, weights[mine], ddf.shape[2:])
-                for mine in (samples == n for n in range(len(ddf)))
-            ]
-        )
-        return warp(ddf, correction) + correction
+        kernel += LOOSE * torch.eye(len(samples)).to(kernel)
+        own = [samples == n for n in range(len(ddf))]
+        for _ in range(CORRECTIONS):
+            missing = moving - fixed - _at_points(ddf, fixed, samples)
+            weights = torch.linalg.solve(kernel, missing.clamp(-width, width))  # a larger correction would fold
+            parts = [_gaussians(fixed[mine], width, weights[mine], ddf.shape[2:]) for mine in own]
+            correction = torch.stack(parts)
+            ddf = warp(ddf, correction) + correction
+        return ddf
 
 
 def _at_points(ddf: torch.Tensor, points: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
