@@ -18,6 +18,7 @@ from .pair import Registration
 __all__ = ["RegisterImaged"]
 
 MODES = ("bilinear", "nearest")
+GUIDANCE = ("mask_fixed", "mask_moving", "landmarks", "initial_transform")
 
 
 class RegisterImaged(MapTransform):
@@ -36,9 +37,11 @@ class RegisterImaged(MapTransform):
         ddf_key: key for the displacement in voxels of the fixed grid, shape (3, X, Y, Z) or (2, X, Y); None adds none.
         mode: ``bilinear`` for images, ``nearest`` for label maps: one for all keys, or one for each.
         allow_missing_keys: do not raise an error if one of ``keys`` is missing.
+        guidance_keys: keys of what else is known of the pair, by the names that :class:`Registration` has for it:
+            ``mask_fixed``, ``mask_moving``, ``landmarks``, ``initial_transform``. What is missing is left out.
 
     Raises:
-        InputError: when a mode is unknown, or the images cannot be registered.
+        InputError: when a mode or a name is unknown, or the images cannot be registered.
 
     Example::
 
@@ -58,6 +61,7 @@ class RegisterImaged(MapTransform):
         ddf_key: Hashable | None = "ddf",
         mode: str | Sequence[str] = "bilinear",
         allow_missing_keys: bool = False,
+        guidance_keys: Mapping[str, Hashable] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.registration = Registration.load(registration) if isinstance(registration, str) else registration
@@ -68,6 +72,11 @@ class RegisterImaged(MapTransform):
         for name in self.mode:
             if name not in MODES:
                 raise InputError(f"unknown mode '{name}': expected {' or '.join(MODES)}.")
+
+        self.guidance_keys = dict(guidance_keys or {})
+        for name in self.guidance_keys:
+            if name not in GUIDANCE:
+                raise InputError(f"unknown name '{name}' in guidance_keys: expected one of {', '.join(GUIDANCE)}.")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Register the pair in ``data``.
@@ -80,7 +89,8 @@ class RegisterImaged(MapTransform):
         if not isinstance(fixed, MetaTensor):
             raise InputError(f"{self.fixed_key} is a {type(fixed).__name__}: expected a MetaTensor, as of LoadImaged.")
         register = self.registration or Registration.classical(2 if fixed.ndim == 3 else 3)
-        pair = register(fixed, data[self.moving_key])
+        guidance = {name: data[key] for name, key in self.guidance_keys.items() if key in data}
+        pair = register(fixed, data[self.moving_key], **guidance)
         for key, mode in self.key_iterator(data, self.mode):
             result[key] = _like(fixed, pair.carry(data[key], mode), data[key])
         if self.ddf_key is not None:

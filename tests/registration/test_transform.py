@@ -152,3 +152,19 @@ def test_what_it_cannot_use_is_named():
         RegisterImaged("moving")({"fixed": meta(ramp()), "moving": MetaTensor(torch.rand(2, 6, 4, 3))})
     with pytest.raises(InputError, match="unknown task 'heart'"):
         RegisterImaged("moving", "heart")
+
+
+def test_masks_and_initial_transforms_go_in_under_any_keys():
+    register = Registration.classical(3, num_repeats=(2, 2), device="cpu")
+    fixed, moving = (meta(torch.from_numpy(blobs((16, 18, 14), seed).astype(np.float32))) for seed in (0, 1))
+    mask = meta(torch.ones(16, 18, 14))
+    mask[0, 5:9, 6:10, 4:8] = 0
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, 3] = torch.tensor([2.0, -1.0, 3.0])
+    data = {"fixed": fixed, "moving": moving, "lesion-free": mask, "start": matrix}
+    keys = {"mask_fixed": "lesion-free", "initial_transform": "start", "mask_moving": "missing"}
+    found = RegisterImaged("moving", register, guidance_keys=keys)(data)
+    expected = register(fixed, moving, mask_fixed=mask, initial_transform=matrix)
+    torch.testing.assert_close(found["ddf"].as_tensor(), expected.ddf.as_tensor())
+    with pytest.raises(InputError, match="unknown name 'mask' in guidance_keys: expected one of mask_fixed, "):
+        RegisterImaged("moving", register, guidance_keys={"mask": "mask"})
