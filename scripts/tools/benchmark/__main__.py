@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: speed, memory, their growth, and accuracy compared with other tools."""
+"""Command line of the benchmarks: speed, memory, their growth, accuracy compared with other tools, and guidance."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from ...support.bundle import BUNDLE_ROOT
 from ...support.command_line import report_in_one_line
 from .cost import MEMORY_VARIANTS, print_memory, print_speed, training_peak
 from .growth import CASES, measure, write_growth
+
+DATA = Path(BUNDLE_ROOT).parent / "shared" / "data"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -38,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "accuracy", help="every method on the same pairs, on one thread; continues if it was stopped"
         )
     )
+    guidance = commands.add_parser("guidance", help="planted lesions, landmarks and labels, with and without their use")
+    guidance.add_argument("task", choices=("hippocampus", "brain"))
+    guidance.add_argument("--data", type=Path, default=DATA, help="folder with the data sets (default: %(default)s)")
+    guidance.add_argument("--pairs", type=int, help="only the first pairs")
     options = parser.parse_args(arguments)
     torch.set_num_threads(getattr(options, "threads", 1))
     torch.manual_seed(0)
@@ -51,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(CASES[options.case], options.device)))
     elif options.command == "growth":
         write_growth(options.output_dir, options.threads, options.device)
+    elif options.command == "guidance":
+        from .guidance import print_guidance
+
+        print_guidance(options.task, options.data, options.pairs)
     else:
         _measure_accuracy(options)
 
@@ -67,9 +77,8 @@ def _measure_accuracy(options: argparse.Namespace) -> None:
 
 
 def _add_accuracy(parser: argparse.ArgumentParser) -> None:
-    data = Path(BUNDLE_ROOT).parent / "shared" / "data"
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--data", type=Path, default=data, help="folder with the data sets (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with the data sets (default: %(default)s)")
     parser.add_argument(
         "--methods", default="", help="only methods with one of these texts in their names: 'greedy,syn'"
     )
