@@ -190,7 +190,7 @@ def test_images_and_transforms_in_two_dimensions(tmp_path):
     for name in ("a.tfm", "d.nii.gz", "d.pt"):
         run("convert", transform=tmp_path / "a.mat", **grids, output=tmp_path / name)
     run("convert", transform=tmp_path / "d.nii.gz", **grids, output=tmp_path / "d.h5")
-    for name in ("a.mat", "a.tfm", "d.nii.gz", "d.h5"):
+    for name in ("a.mat", "a.tfm", "d.nii.gz", "d.h5", "d.pt"):
         files = {"moving": tmp_path / "m.nii", "reference": tmp_path / "f.nii", "transform": tmp_path / name}
         run("apply", **files, output=tmp_path / f"{name}.nii")
         found = nib.load(tmp_path / f"{name}.nii")

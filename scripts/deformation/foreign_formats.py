@@ -1,4 +1,4 @@
-"""Transforms of FSL, FreeSurfer, AFNI and Learn2Reg, and of the exchange format X5, as maps of points."""
+"""Transforms of FSL, FreeSurfer, Greedy, AFNI, Learn2Reg, MONAI and the exchange format X5, as maps of points."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def read_foreign(path: Path, name: str, images: Images) -> Chain:
 
     Args:
         path: ``.mat``, a matrix of FSL's flirt; ``.txt``, one of Greedy; FreeSurfer's ``.lta`` and ``.mgz``; AFNI's
-            ``.1D``; ``.x5``; Learn2Reg's ``.npz``.
+            ``.1D``; ``.x5``; Learn2Reg's ``.npz``; ``.pt`` with a ddf.
         name: what the file is, for messages.
         images: the registered images.
 
@@ -91,8 +91,8 @@ def read_foreign(path: Path, name: str, images: Images) -> Chain:
     """
     try:
         match path.suffix:
-            case ".npz":
-                return _read_learn2reg(path, name, images)
+            case ".npz" | ".pt":
+                return _read_ddf(path, name, images)
             case ".mgz":
                 return read_warp(path, name)
             case ".x5":
@@ -101,6 +101,8 @@ def read_foreign(path: Path, name: str, images: Images) -> Chain:
                 both = {"reference": images.fixed, "moving": images.moving}
                 linear = _nitransforms("linear", name)
                 return Chain([_affine(linear.load(path, fmt=LINEAR[path.suffix], **both).matrix)])
+        if b"(Transform " in path.read_bytes():
+            raise InputError(f"{name} is a file of elastix: expected a field, as transformix -def all makes it of it.")
         matrix = _affine(np.loadtxt(path, dtype=np.float64))
         back = matrix.inverse().matrix
     except InputError:
@@ -115,7 +117,7 @@ def read_foreign(path: Path, name: str, images: Images) -> Chain:
 
 
 def write_foreign(transform: Chain, path: Path, images: Images, name: str) -> None:
-    """Write an affine map as ``.lta`` or ``.1D``, a field as ``.mgz`` or Learn2Reg's ``.npz``, either as ``.x5``.
+    """Write an affine map as ``.lta`` or ``.1D``, a field as ``.mgz``, ``.npz`` or ``.pt``, either as ``.x5``.
 
     Args:
         transform: the transform.
@@ -129,7 +131,9 @@ def write_foreign(transform: Chain, path: Path, images: Images, name: str) -> No
     try:
         match path.suffix:
             case ".npz":
-                _write_learn2reg(transform, path, _volume(images.reference(name), name))
+                _write_ddf(transform, path, _volume(images.reference(name), name))
+            case ".pt":
+                _write_ddf(transform, path, images.reference(name))
             case ".mgz":
                 write_warp(transform, path, *images.both(name))
             case ".x5":
@@ -192,17 +196,28 @@ def write_fsl(transform: Chain, path: Path, images: Images, name: str) -> None:
     nib.save(image, path)
 
 
-def _read_learn2reg(path: Path, name: str, images: Images) -> Chain:
-    """A displacement in voxels of the fixed image, (3, X, Y, Z), at its resolution or at half of it."""
-    fixed, _ = Images(images.fixed, images.fixed).both(name)
-    with np.load(path) as content:
-        values = np.asarray(content["arr_0"], dtype=np.float32)
-    shape = fixed.shape[:3]
-    if values.shape[1:] != shape:
-        factors = [size / half for size, half in zip(shape, values.shape[1:])]
-        values = np.stack([zoom(part, factors, order=2) for part in values])
-    affine = torch.from_numpy(fixed.affine).double()
-    return Chain([Displacement(torch.tensordot(affine[:3, :3].float(), torch.from_numpy(values), dims=1), affine)])
+def _read_ddf(path: Path, name: str, images: Images) -> Chain:
+    """A displacement in voxels of the fixed image: at its resolution, or Learn2Reg's at half of it."""
+    if images.fixed is None:
+        raise InputError(f"{name} does not hold its frames: expected --images FIXED MOVING, the registered images.")
+    shape = images.fixed.shape[:3]
+    expected = (len(shape), *shape)
+    if path.suffix == ".pt":
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        values = values[0] if tuple(values.shape) == (1, *expected) else values
+    else:
+        with np.load(path) as content:
+            values = torch.from_numpy(np.asarray(content["arr_0"], dtype=np.float32))
+        if len(values) == 3 and all(n // 2 <= half <= (n + 1) // 2 for n, half in zip(shape, values.shape[1:])):
+            factors = [n / half for n, half in zip(shape, values.shape[1:])]
+            values = torch.from_numpy(np.stack([zoom(part, factors, order=2) for part in values.numpy()]))
+    if tuple(values.shape) != expected or not torch.isfinite(values).all():
+        found = f"{name} has shape {tuple(values.shape)}, or values that are not finite"
+        raise InputError(f"{found}: expected {expected}, voxels of the fixed image.")
+    ddf = torch.zeros(3, *(*shape, 1)[:3])
+    ddf[: len(shape)] = values.reshape(len(shape), *ddf.shape[1:])
+    affine = torch.from_numpy(images.fixed.affine).double()
+    return Chain([Displacement(torch.tensordot(affine[:3, :3].float(), ddf, dims=1), affine)])
 
 
 def _read_x5(path: Path, name: str) -> Chain:
@@ -238,9 +253,13 @@ def _affine(matrix: Any) -> Affine:
     return Affine(torch.from_numpy(np.array(matrix, dtype=np.float64).reshape(4, 4)))
 
 
-def _write_learn2reg(transform: Chain, path: Path, reference: nib.Nifti1Image) -> None:
-    """Write half the resolution, in voxels of the full one."""
-    ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), reference.shape[:3])
+def _write_ddf(transform: Chain, path: Path, reference: nib.Nifti1Image) -> None:
+    """Write a displacement in voxels of the reference: Learn2Reg's at half the resolution, or MONAI's."""
+    shape = reference.shape[:3]
+    ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), (*shape, 1)[:3])[: len(shape)]
+    if path.suffix == ".pt":
+        torch.save(ddf.reshape(len(shape), *shape).float(), path)
+        return
     half = np.stack([zoom(part, 0.5, order=2) for part in ddf.numpy()])
     np.savez_compressed(path, half.astype(np.float16))
 

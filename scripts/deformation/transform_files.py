@@ -25,8 +25,8 @@ FLIP = torch.diag(torch.tensor([*RAS_TO_LPS, 1.0], dtype=torch.float64))
 FIELDS = (".nii", ".nii.gz")
 HDF5 = (".h5", ".hdf5")
 ITK = (".tfm", ".txt", ".mat", *HDF5)
-FOREIGN = (".lta", ".mgz", ".1D", ".x5", ".npz")
-WRITTEN = (*FIELDS, *ITK, *FOREIGN, ".pt")
+FOREIGN = (".lta", ".mgz", ".1D", ".x5", ".npz", ".pt")
+SUFFIXES = (*FIELDS, *ITK, *FOREIGN)
 
 
 def read_transform(path: str | Path, role: str = "transform", images: Images | None = None) -> Chain:
@@ -35,10 +35,11 @@ def read_transform(path: str | Path, role: str = "transform", images: Images | N
     Args:
         path: ``.nii`` or ``.nii.gz`` with displacements of ITK, ANTs, Greedy, AFNI or fnirt; ``.tfm``, ``.txt``,
             ``.mat`` or ``.h5`` of ITK with affine maps, displacement fields, B-splines and composites of them; ``.mat``
-            of flirt; ``.lta`` and dense ``.mgz`` of FreeSurfer; ``.1D`` of AFNI; ``.x5``; ``.npz`` of Learn2Reg.
+            of flirt; ``.lta`` and dense ``.mgz`` of FreeSurfer; ``.1D`` of AFNI; ``.x5``; ``.npz`` of Learn2Reg;
+            ``.pt`` with a ddf.
         role: what the file is, for messages.
-        images: the registered images, which the formats of FSL and Learn2Reg need, and AFNI's for oblique images. With
-            2D images, transforms of ITK may be in 2D.
+        images: the registered images, which FSL's formats, ``.npz`` and ``.pt`` need, and AFNI's for oblique images.
+            With 2D images, transforms of ITK may be in 2D.
 
     Raises:
         InputError: when the file is not such a transform.
@@ -54,8 +55,7 @@ def read_transform(path: str | Path, role: str = "transform", images: Images | N
         full[: len(vectors)] = vectors
         return Chain([Displacement(full, affine)])
     if path.suffix not in (*ITK, *FOREIGN):
-        expected = ", ".join((*FIELDS, *ITK, *FOREIGN))
-        raise InputError(f"{name} is not named as a transform: expected one of {expected}.")
+        raise InputError(f"{name} is not named as a transform: expected one of {', '.join(SUFFIXES)}.")
     if not path.is_file():
         raise InputError(f"{name} does not exist: expected a file with a transform.")
     if path.suffix in FOREIGN:
@@ -134,8 +134,8 @@ def write_transform(transform: Chain, path: str | Path, images: Images, fsl: boo
         InputError: when the name fits none of these, or an image is missing.
     """
     path = user_path(path, "output")
-    if not path.name.endswith(WRITTEN):
-        raise InputError(f"output: {path} is not named as a transform: expected one of {', '.join(WRITTEN)}.")
+    if not path.name.endswith(SUFFIXES):
+        raise InputError(f"output: {path} is not named as a transform: expected one of {', '.join(SUFFIXES)}.")
     if fsl and not path.name.endswith((".mat", *FIELDS)):
         raise InputError(f"output: {path} is not a format of FSL: expected .mat, .nii or .nii.gz.")
     if fsl:
@@ -143,10 +143,10 @@ def write_transform(transform: Chain, path: str | Path, images: Images, fsl: boo
     elif path.suffix in FOREIGN:
         replace_file(path, lambda file: write_foreign(transform, file, images, f"output: {path}"))
     else:
-        _write_itk_or_monai(transform, path, images)
+        _write_itk(transform, path, images)
 
 
-def _write_itk_or_monai(transform: Chain, path: Path, images: Images) -> None:
+def _write_itk(transform: Chain, path: Path, images: Images) -> None:
     affine = transform.as_affine()
     if affine is not None and path.suffix in ITK:
         replace_file(path, lambda file: sitk.WriteTransform(_to_itk(affine, _dims(images.fixed)), str(file)))
@@ -155,10 +155,6 @@ def _write_itk_or_monai(transform: Chain, path: Path, images: Images) -> None:
         affine_of(transform, f"output: {path}")
     reference = images.reference(f"output: {path}")
     ddf = ddf_on_grid(transform, torch.from_numpy(reference.affine), (*reference.shape, 1)[:3])
-    if path.suffix == ".pt":
-        dims = _dims(reference)
-        replace_file(path, lambda file: torch.save(ddf[:dims].reshape(dims, *reference.shape[:3]).float(), file))
-        return
     image = ddf_to_itk(ddf.numpy(), reference)
     if path.suffix in HDF5:
         replace_file(path, lambda file: sitk.WriteTransform(_field_to_itk(image), str(file)))

@@ -212,6 +212,7 @@ def smooth_field(grid, size=2.0):
         ("d.hdf5", 1e-4),
         ("d.mgz", 1e-4),
         ("d.x5", 1e-4),
+        ("d.pt", 1e-4),
         ("d.npz", 0.2),
     ],
 )
@@ -254,6 +255,10 @@ def test_what_is_missing_or_does_not_fit_is_said_in_one_line(tmp_path):
     nitransforms.io.x5.to_filename(tmp_path / "two.x5", two)
     spline = sitk.BSplineTransform(3)
     sitk.WriteTransform(spline, str(tmp_path / "spline.tfm"))
+    (tmp_path / "TransformParameters.0.txt").write_text('(Direction 1 0 0)\n(Transform "BSplineTransform")\n')
+    np.savez(tmp_path / "other.npz", np.zeros((3, 20, 20, 20)))
+    torch.save(torch.zeros(3, 20, 20, 20), tmp_path / "other.pt")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "weights.pt")
     field, both = smooth_field(FIXED), Images(FIXED, MOVING)
     flat, slice_ = image(np.eye(4), (6, 5)), image(np.eye(4), (6, 5, 1))
     for call, message in (
@@ -269,6 +274,14 @@ def test_what_is_missing_or_does_not_fit_is_said_in_one_line(tmp_path):
         (lambda: read_transform(tmp_path / "a.m3z"), "a.m3z is not named as a transform: expected one of .*mgz"),
         (lambda: read_transform(tmp_path / "torn.x5"), "torn.x5 cannot be read as a transform"),
         (lambda: read_transform(tmp_path / "two.x5"), "two.x5 holds 2 transforms"),
+        (
+            lambda: read_transform(tmp_path / "TransformParameters.0.txt"),
+            "0.txt is a file of elastix: expected a field",
+        ),
+        (lambda: read_transform(tmp_path / "other.npz", images=both), r"other.npz has shape \(3, 20, 20, 20\)"),
+        (lambda: read_transform(tmp_path / "other.pt", images=both), r"expected \(3, 14, 10, 8\), voxels of the fixed"),
+        (lambda: read_transform(tmp_path / "weights.pt", images=both), "weights.pt cannot be read as a transform"),
+        (lambda: read_transform(tmp_path / "other.pt"), "other.pt does not hold its frames"),
         (lambda: read_transform(tmp_path / "spline.tfm").inverse(), "the inverse of a B-spline is not known"),
         (
             lambda: write_transform(field, tmp_path / "b.npz", Images(flat, flat)),
