@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
+from monai.utils import optional_import
 
 from ..images.alignment import RAS_TO_LPS
 from ..images.frame import set_millimetres
@@ -16,8 +19,11 @@ from ..support.errors import InputError
 from ..support.slabs import slabs
 from .grid import apply_affine, lattice, sample_grid
 
-__all__ = ["ddf_to_itk", "image_like", "label_type", "read_displacement", "read_vectors"]
+__all__ = ["ddf_to_itk", "image_like", "label_type", "read_displacement", "read_vectors", "save_image"]
 
+igzip, HAS_ISAL = optional_import("isal.igzip")
+
+COMPRESSION = 1  # of both libraries; more takes longer and hardly saves anything
 DISPLACEMENT_VECTOR = 1006  # a NIfTI intent; ITK reads the vectors of such a file as RAS, all others as LPS
 
 
@@ -34,10 +40,11 @@ def ddf_to_itk(ddf: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
     Returns:
         an image of shape (X, Y, Z, 1, 3), or (X, Y, 1, 1, 2).
     """
-    linear = reference.affine[:3, :3]
+    linear = torch.from_numpy(RAS_TO_LPS[:, None] * reference.affine[:3, :3])
     vectors = np.empty((*ddf.shape[1:], 3), np.float32, order="F")  # the order of the file
     for rows in slabs(ddf.shape[1:]):
-        vectors[rows] = np.einsum("ij,jxyz->xyzi", linear, ddf[:, rows]) * RAS_TO_LPS
+        part = torch.from_numpy(ddf[:, rows]).double().flatten(1)
+        vectors[rows] = (linear @ part).float().view(3, *vectors[rows].shape[:3]).movedim(0, -1).numpy()
     components = 2 if len(reference.shape) == 2 else 3
     image = image_like(vectors[:, :, :, None, :components], reference)
     image.header.set_intent("vector", name="")
@@ -116,3 +123,13 @@ def image_like(data: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
     image.set_sform(reference.affine, code)
     image.set_qform(reference.affine, code)
     return image
+
+
+def save_image(image: nib.Nifti1Image, path: Path) -> None:
+    """Write an image; ``.gz`` by isal, in a tenth of zlib's time, where it is installed. Equal images, equal bytes."""
+    if path.suffix != ".gz":
+        nib.save(image, path)
+        return
+    compressed: Any = igzip.IGzipFile if HAS_ISAL else gzip.GzipFile
+    with path.open("wb") as file, compressed("", "wb", COMPRESSION, file, mtime=0) as stream:
+        image.to_stream(stream)

@@ -84,21 +84,18 @@ def non_diffeomorphic_volume(ddf: torch.Tensor) -> torch.Tensor:
 def _negative_volume(ddf: torch.Tensor) -> torch.Tensor:
     """:func:`non_diffeomorphic_volume` in one piece."""
     dims = ddf.shape[1]
-    corners = {bits: _corner(ddf, bits) for bits in product((0, 1), repeat=dims)}
+    edges = [_forward_edges(ddf, axis) for axis in range(dims)]  # each belongs to several cells
     negative = ddf.new_zeros(())
-    for bits in corners:
-        edges = []
-        for axis in range(dims):
-            low = tuple(0 if a == axis else b for a, b in enumerate(bits))
-            high = tuple(1 if a == axis else b for a, b in enumerate(bits))
-            edges.append(corners[high] - corners[low])
-        negative = negative + _determinant(edges).clamp(max=0) / (2 if dims == 2 else 6)
+    for bits in product((0, 1), repeat=dims):
+        at_corner = [_of_cells(edge, bits, along=axis) for axis, edge in enumerate(edges)]
+        negative = negative + _determinant(at_corner).clamp(max=0) / (2 if dims == 2 else 6)
     if dims == 3:
         for a, b, c, d in (((0, 0, 0), (1, 1, 0), (1, 0, 1), (0, 1, 1)), ((1, 1, 1), (0, 0, 1), (0, 1, 0), (1, 0, 0))):
-            edges = [corners[vertex] - corners[a] for vertex in (b, c, d)]
+            first = _corner(ddf, a)
+            diagonals = [_corner(ddf, vertex) - first for vertex in (b, c, d)]
             # for the identity, this is -2 for one and 2 for the other: twice the cell's volume times the orientation
             orientation = -1 if a == (0, 0, 0) else 1
-            negative = negative + (orientation * _determinant(edges)).clamp(max=0) / 6
+            negative = negative + (orientation * _determinant(diagonals)).clamp(max=0) / 6
     return -negative / 2
 
 
@@ -175,17 +172,31 @@ def _central_difference(field: torch.Tensor, axis: int) -> torch.Tensor:
     return torch.gradient(field, dim=axis)[0]
 
 
+def _forward_edges(ddf: torch.Tensor, axis: int) -> torch.Tensor:
+    """Return where the edges of the cells along one axis lead, one less of them than voxels along it."""
+    edges = ddf.diff(dim=2 + axis)
+    edges[:, axis] += 1
+    return edges
+
+
+def _of_cells(values: torch.Tensor, bits: tuple[int, ...], along: int | None = None) -> torch.Tensor:
+    """Return the values at one corner of every cell; ``along`` is the axis that has one value for each cell already."""
+    window = (
+        slice(None) if axis == along else slice(bit, n - 1 + bit)
+        for axis, (bit, n) in enumerate(zip(bits, values.shape[2:]))
+    )
+    return values[(slice(None), slice(None), *window)]
+
+
 def _corner(ddf: torch.Tensor, bits: tuple[int, ...]) -> torch.Tensor:
     """Return the mapped position of one corner of every cell, relative to the cell, (B, d, *[n - 1])."""
-    window = tuple(slice(bit, n - 1 + bit) for bit, n in zip(bits, ddf.shape[2:]))
-    offset = ddf.new_tensor(bits).view(1, -1, *[1] * len(bits))
-    return ddf[(slice(None), slice(None), *window)] + offset
+    return _of_cells(ddf, bits) + ddf.new_tensor(bits).view(1, -1, *[1] * len(bits))
 
 
 def _determinant(columns: list[torch.Tensor]) -> torch.Tensor:
-    """Return the determinant of d vectors of shape (B, d, *spatial)."""
+    """Return the determinant of d vectors of shape (B, d, *spatial); faster than ``torch.linalg``."""
     if len(columns) == 2:
         a, b = columns
         return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-    a, b, c = columns
-    return (a * torch.linalg.cross(b, c, dim=1)).sum(1)
+    (a0, a1, a2), (b0, b1, b2), (c0, c1, c2) = (column.unbind(1) for column in columns)
+    return a0 * (b1 * c2 - b2 * c1) + a1 * (b2 * c0 - b0 * c2) + a2 * (b0 * c1 - b1 * c0)

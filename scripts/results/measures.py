@@ -36,6 +36,7 @@ __all__ = [
     "pearson",
     "rescale",
     "rmse",
+    "scale",
     "surface_distances",
 ]
 
@@ -50,7 +51,7 @@ def common_classes(fixed: torch.Tensor, moving: torch.Tensor) -> tuple[list[int]
     A class counts if it is in both *input* label maps. If it has vanished from the result, its Dice is 0; taking the
     classes from the result would miss it. 0 is the background and not a class.
     """
-    in_fixed, in_moving = (_ids(label) - {0} for label in (fixed, moving))
+    in_fixed, in_moving = (_ids(label) for label in (fixed, moving))
     others = {str(c): f"only in label_{'fixed' if c in in_fixed else 'moving'}" for c in sorted(in_fixed ^ in_moving)}
     return sorted(in_fixed & in_moving), others
 
@@ -133,7 +134,11 @@ def rescale(
     Returns:
         zeros if the reference has only one intensity.
     """
-    limits = intensity_range or find_range(reference.clamp(min=tissue_floor(reference)).numpy())
+    return scale(image, intensity_range or find_range(reference.clamp(min=tissue_floor(reference)).numpy()))
+
+
+def scale(image: torch.Tensor, limits: tuple[float, float] | None) -> torch.Tensor:
+    """Clip an image to these two intensities and scale it to [0, 1]; zeros where there are none."""
     if limits is None:
         return torch.zeros_like(image)
     low, high = limits
@@ -207,7 +212,7 @@ class MeasurePair:
     def __call__(self, pair: RegisteredPair) -> dict[str, Any]:
         fixed, ddf = _plain(pair.fixed)[0], _plain(pair.ddf)
         chosen = self._chosen_slices(fixed.shape[2])
-        fixed = fixed.clamp(min=tissue_floor(fixed))
+        fixed = fixed.clamp(min=pair.floors["fixed"])
         foreground = (fixed > fixed.min().item()) & chosen
         areas = {"whole_grid": chosen.expand_as(foreground), "foreground": foreground}
         metrics: dict[str, Any] = {**_similarity(pair, foreground), "folding": self._folding(pair, areas)}
@@ -270,20 +275,22 @@ class MeasurePair:
 def _lost_labels(pair: RegisteredPair) -> dict[str, list[int]]:
     """The ids of the moving label that are not in the result, as ``lost_labels``; nothing where there are none."""
     before, after = (_ids(_plain(label)) for label in (pair.label_moving, pair.label_warped))
-    lost = sorted(before - after - {0})
+    lost = sorted(before - after)
     if not lost:
         return {}
     more = ", ..." if len(lost) > MOST_NAMED else ""
     ids = ", ".join(map(str, lost[:MOST_NAMED])) + more
     warn(
-        f"label_moving: {image_name(pair.label_moving)} loses {len(lost)} of {len(before - {0})} ids, "
+        f"label_moving: {image_name(pair.label_moving)} loses {len(lost)} of {len(before)} ids, "
         f"by nearest neighbour or outside the fixed image: {ids}."
     )
     return {"lost_labels": lost}
 
 
 def _ids(label: torch.Tensor) -> set[int]:
-    return {int(value) for part in label.flatten().split(SLAB) for value in part.unique()}
+    """The ids of a label map but 0, the background."""
+    parts = label.flatten().split(SLAB)
+    return {int(value) for part in parts for value in part[part != 0].unique()}
 
 
 def _plain(values: Any) -> torch.Tensor:
@@ -291,15 +298,13 @@ def _plain(values: Any) -> torch.Tensor:
 
 
 def _similarity(pair: RegisteredPair, mask: torch.Tensor) -> dict[str, dict[str, float]]:
-    fixed, moving = _plain(pair.fixed)[0], _plain(pair.moving)[0]
-    fixed, floor = fixed.clamp(min=tissue_floor(fixed)), tissue_floor(moving)
-    window = pair.intensity_range
+    fixed = _plain(pair.fixed)[0].clamp(min=pair.floors["fixed"])
     result: dict[str, dict[str, float]] = {"ncc": {}, "rmse": {}}
-    scaled = rescale(fixed, fixed, window)
+    scaled = scale(fixed, pair.ranges["fixed"])
     for name, image in (("before", pair.resampled), ("after", pair.warped)):
-        tissue = _plain(image)[0].clamp(min=floor)
+        tissue = _plain(image)[0].clamp(min=pair.floors["moving"])
         result["ncc"][name] = pearson(fixed, tissue, mask)
-        result["rmse"][name] = rmse(scaled, rescale(tissue, moving, window), mask)
+        result["rmse"][name] = rmse(scaled, scale(tissue, pair.ranges["moving"]), mask)
     return result
 
 

@@ -9,16 +9,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from monai.utils import convert_to_tensor
+from PIL import Image, ImageDraw, ImageFont
 
-from .measures import rescale
+from .measures import scale
 
 if TYPE_CHECKING:
     from .registered import RegisteredPair
 
-__all__ = ["draw_grid", "draw_overview"]
+__all__ = ["draw_overview"]
 
 COLUMNS = ("fixed", "moving", "warped", "difference before", "difference after", "warped grid", "Jacobian determinant")
 GRID_LINES = 24
+WIDTH, GAP, MARGIN, BAR = 216, 8, 18, 12  # pixels: of a panel, between panels, for text, of the colour bar
+FINER = 3  # the grid is drawn in so many pixels for each one, and shrunk
+GREEN, RED, MAGENTA = (0, 255, 0), (255, 0, 0), (255, 0, 255)
+# from blue through white to red: ColorBrewer's RdBu by Cynthia Brewer
+BLUE_TO_RED = np.array(
+    [
+        *((5, 48, 97), (33, 102, 172), (67, 147, 195), (146, 197, 222), (209, 229, 240), (247, 247, 247)),
+        *((253, 219, 199), (244, 165, 130), (214, 96, 77), (178, 24, 43), (103, 0, 31)),
+    ]
+)
 
 
 def draw_overview(pair: RegisteredPair, path: Path) -> None:
@@ -31,22 +42,29 @@ def draw_overview(pair: RegisteredPair, path: Path) -> None:
         pair: the registered pair.
         path: the PNG file to write.
     """
-    from matplotlib.figure import Figure  # slow to import, and only needed here
-
-    planes = list(_planes(pair))
-    heights = [plane["fixed"].shape[1] * plane["aspect"] / plane["fixed"].shape[0] for plane in planes]
-    figure = Figure(figsize=(2.4 * len(COLUMNS) + 0.6, 2.4 * sum(heights) + 0.5), layout="constrained", dpi=100)
-    axes = figure.subplots(len(planes), len(COLUMNS), squeeze=False, height_ratios=heights)
-    for row, plane in zip(axes, planes):
-        _draw_row(figure, row, plane)
-    for axis, title in zip(axes[0], COLUMNS):
-        axis.set_title(title, fontsize=9)
-    figure.savefig(path, format="png")
+    rows = [(plane["name"], _panels(plane)) for plane in _planes(pair)]
+    height = MARGIN + sum(len(panels[0]) + GAP for _, panels in rows)
+    canvas = np.full((height, MARGIN + len(COLUMNS) * (WIDTH + GAP) + BAR + 2 * MARGIN, 3), 255, np.uint8)
+    picture = Image.fromarray(canvas)
+    for column, title in enumerate(COLUMNS):
+        _write(picture, title, MARGIN + column * (WIDTH + GAP) + WIDTH // 2, MARGIN // 2)
+    top = MARGIN
+    for name, panels in rows:
+        for column, panel in enumerate(panels):
+            picture.paste(Image.fromarray(panel), (MARGIN + column * (WIDTH + GAP), top))
+        length = len(panels[0])
+        side = Image.new("RGB", (length, MARGIN), "white")
+        _write(side, name, length // 2, MARGIN // 2)
+        picture.paste(side.rotate(90, expand=True), (0, top))
+        _draw_bar(picture, top, length)
+        top += length + GAP
+    picture.save(path, format="png", compress_level=1)
 
 
 def _planes(pair: RegisteredPair) -> Iterator[dict[str, Any]]:
     """Cut slices of everything that is drawn, in the orientation of the fixed image."""
     images = {"fixed": pair.fixed, "moving": pair.resampled, "warped": pair.warped}
+    ranges = pair.ranges
     volumes = {key: _array(image)[0] for key, image in {**images, "jacobian": pair.jacobian}.items()}
     labels = {"label_fixed": pair.label_fixed, "label_warped": pair.label_warped}
     volumes |= {key: _array(label)[0] for key, label in labels.items() if label is not None}
@@ -56,10 +74,11 @@ def _planes(pair: RegisteredPair) -> Iterator[dict[str, Any]]:
         i, j = (a for a in range(3) if a != axis)
         plane: dict[str, Any] = {key: volume.take(index, axis) for key, volume in volumes.items()}
         for key in images:
-            whole = torch.from_numpy(volumes[key])
-            plane[key] = rescale(torch.from_numpy(plane[key]), whole, pair.intensity_range).numpy()
+            limits = ranges["fixed" if key == "fixed" else "moving"]
+            plane[key] = scale(torch.from_numpy(plane[key]), limits).numpy()
         plane["ddf"] = np.stack([ddf[i].take(index, axis), ddf[j].take(index, axis)])
-        plane["aspect"] = spacing[j] / spacing[i]
+        width, height = plane["fixed"].shape * spacing[[i, j]]
+        plane["size"] = (WIDTH, max(1, round(WIDTH * height / width)))
         plane["name"] = name
         yield plane
 
@@ -72,50 +91,73 @@ def _cuts(shape: tuple[int, ...], spacing: np.ndarray) -> list[tuple[int, int, s
     return [(axis, shape[axis] // 2, f"axis {'ijk'[axis]} = {shape[axis] // 2}") for axis in (2, 1, 0)]
 
 
-def _draw_row(figure: Any, axes: Any, plane: dict[str, Any]) -> None:
-    gray = {"cmap": "gray", "vmin": 0, "vmax": 1}
-    before, after = plane["fixed"] - plane["moving"], plane["fixed"] - plane["warped"]
-    for axis, key in zip(axes, ("fixed", "moving", "warped")):
-        _show(axis, plane[key], plane["aspect"], **gray)
-    for axis, difference in zip(axes[3:], (before, after)):
-        _show(axis, difference, plane["aspect"], cmap="RdBu_r", vmin=-1, vmax=1)
-    draw_grid(axes[5], plane["ddf"], plane["aspect"])
-    jacobian = _show(axes[6], plane["jacobian"], plane["aspect"], cmap=_jacobian_colors(), vmin=0, vmax=2)
-    bar = figure.colorbar(jacobian, ax=axes[6], extend="both", ticks=[0, 0.5, 1, 1.5, 2])
-    bar.ax.tick_params(labelsize=7)
+def _panels(plane: dict[str, Any]) -> list[np.ndarray]:
+    """Return the panels of one row, in the order of ``COLUMNS``, each of shape (height, WIDTH, 3), 8 bits."""
+    size = plane["size"]
+    fixed, moving, warped = (_gray(_enlarge(plane[key], size)) for key in ("fixed", "moving", "warped"))
     if "label_fixed" in plane:
-        _draw_contours(axes[0], plane["label_fixed"], "lime")
-        _draw_contours(axes[2], plane["label_fixed"], "lime")
+        edges = _edges(_enlarge(plane["label_fixed"], size))
+        fixed[edges] = warped[edges] = GREEN
     if "label_warped" in plane:
-        _draw_contours(axes[2], plane["label_warped"], "red")
-    axes[0].set_ylabel(plane["name"], fontsize=8)
+        warped[_edges(_enlarge(plane["label_warped"], size))] = RED
+    before, after = (_colored(_enlarge(plane["fixed"] - plane[key], size)) for key in ("moving", "warped"))
+    determinant = _enlarge(plane["jacobian"], size)
+    jacobian = _colored(determinant - 1)
+    jacobian[determinant <= 0] = MAGENTA
+    return [fixed, moving, warped, before, after, _draw_grid(plane["ddf"], size), jacobian]
 
 
-def _show(axis: Any, image: np.ndarray, aspect: float, **style: Any) -> Any:
-    axis.set_xticks([])
-    axis.set_yticks([])
-    return axis.imshow(image.T, origin="lower", aspect=aspect, interpolation="nearest", **style)
+def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Repeat the pixels of an image (X, Y), so that it has this width and height, with its second axis upwards."""
+    x, y = (np.arange(n) * old // n for n, old in zip(size, image.shape))
+    return image[np.ix_(x, y[::-1])].T
 
 
-def draw_grid(axis: Any, ddf: np.ndarray, aspect: float = 1.0) -> None:
+def _gray(values: np.ndarray) -> np.ndarray:
+    """Return the colours of values from 0 to 1."""
+    return np.repeat((255 * values).round().astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def _colored(values: np.ndarray) -> np.ndarray:
+    """Return the colours of values from -1, blue, to 1, red."""
+    places = np.linspace(-1, 1, len(BLUE_TO_RED))
+    return np.stack([np.interp(values, places, channel) for channel in BLUE_TO_RED.T], axis=-1).round().astype(np.uint8)
+
+
+def _edges(label: np.ndarray) -> np.ndarray:
+    """Return which pixels have another label on their right or below."""
+    edges = np.zeros(label.shape, bool)
+    edges[:, :-1] |= label[:, :-1] != label[:, 1:]
+    edges[:-1] |= label[:-1] != label[1:]
+    return edges
+
+
+def _draw_grid(ddf: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Draw where the points of a regular grid are sampled in the moving image; ddf in voxels, shape (2, X, Y)."""
-    i, j = np.meshgrid(*[np.arange(n) for n in ddf.shape[1:]], indexing="ij")
-    x, y = i + ddf[0], j + ddf[1]
-    step = max(1, max(x.shape) // GRID_LINES)
-    axis.plot(x[::step].T, y[::step].T, color="black", linewidth=0.4)
-    axis.plot(x[:, ::step], y[:, ::step], color="black", linewidth=0.4)
-    axis.set(xlim=(-0.5, x.shape[0] - 0.5), ylim=(-0.5, x.shape[1] - 0.5), aspect=aspect, xticks=[], yticks=[])
+    shape = np.array(ddf.shape[1:])
+    points = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")) + ddf
+    pixels = (np.moveaxis(points, 0, -1) + 0.5) / shape * size * FINER
+    pixels[..., 1] = size[1] * FINER - pixels[..., 1]
+    picture = Image.new("L", (size[0] * FINER, size[1] * FINER), 255)
+    draw, step = ImageDraw.Draw(picture), max(1, max(shape) // GRID_LINES)
+    for line in (*pixels[::step], *pixels[:, ::step].swapaxes(0, 1)):
+        draw.line(line.ravel().tolist(), fill=0, width=2)
+    return np.repeat(np.asarray(picture.reduce(FINER))[..., None], 3, axis=-1)
 
 
-def _draw_contours(axis: Any, label: np.ndarray, color: str) -> None:
-    for value in np.unique(label)[1:]:
-        axis.contour((label == value).T, levels=[0.5], colors=color, linewidths=0.7)
+def _draw_bar(picture: Image.Image, top: int, height: int) -> None:
+    """Draw the colours of |J| from 0 to 2 beside the last panel."""
+    left = MARGIN + len(COLUMNS) * (WIDTH + GAP)
+    values = np.linspace(1, -1, height)[:, None].repeat(BAR, axis=1)
+    picture.paste(Image.fromarray(_colored(values)), (left, top))
+    for value in (0, 1, 2):
+        place = top + min(max(height * (2 - value) // 2, MARGIN // 2), height - MARGIN // 2)
+        _write(picture, str(value), left + BAR + MARGIN // 2, place)
 
 
-def _jacobian_colors() -> Any:
-    from matplotlib import colormaps
-
-    return colormaps["RdBu_r"].with_extremes(under="magenta")
+def _write(picture: Image.Image, text: str, x: int, y: int) -> None:
+    """Write a text around a place."""
+    ImageDraw.Draw(picture).text((x, y), text, fill="black", font=ImageFont.load_default(11), anchor="mm")
 
 
 def _array(values: Any) -> np.ndarray:

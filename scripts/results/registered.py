@@ -18,7 +18,9 @@ from ..deformation.grid import apply_affine, as_volume, by_image, lattice, sampl
 from ..deformation.inversion import Inverse, invert_on_grid
 from ..deformation.jacobian import jacobian_determinant
 from ..deformation.transforms import Chain, before_network
+from ..images.intensities import find_range, tissue_floor
 from ..support.files import user_path
+from ..support.keys import IMAGES
 from ..support.notices import collect_warnings
 from .names import check_scheme
 from .writer import choose_outputs, write_results
@@ -121,6 +123,17 @@ class RegisteredPair:
         return invert_on_grid(ddf, self.fixed.affine, self.alignment, self.moving.affine, self.moving.shape[1:])
 
     @cached_property
+    def floors(self) -> dict[str, float]:
+        """The intensities of ``fixed`` and ``moving`` below which there is only padding, see :func:`tissue_floor`."""
+        return {key: tissue_floor(getattr(self, key)) for key in IMAGES}
+
+    @cached_property
+    def ranges(self) -> dict[str, tuple[float, float] | None]:
+        """The intensities of ``fixed`` and ``moving`` that become 0 and 1; None where it has only one."""
+        window = self.intensity_range
+        return {key: window or find_range(self._tissue(key).numpy()) for key in IMAGES}
+
+    @cached_property
     def metrics(self) -> dict[str, Any]:
         """The measures, in nested dictionaries as in ``metrics.json``; NaN if a measure is not defined."""
         start = time.perf_counter()
@@ -165,6 +178,9 @@ class RegisteredPair:
             InputError: when there are such files, or the folder cannot be written to.
         """
         write_results(self, user_path(folder, "folder"), overwrite, choose_outputs(outputs), check_scheme(names))
+
+    def _tissue(self, key: str) -> torch.Tensor:
+        return convert_to_tensor(getattr(self, key), track_meta=False)[0].clamp(min=self.floors[key])
 
     def _align(self, image: MetaTensor, mode: str) -> MetaTensor:
         shape, affine = self.fixed.shape[1:], self.fixed.affine.double()

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from ..deformation.foreign_formats import Images
-from ..deformation.formats import ddf_to_itk, image_like, label_type
+from ..deformation.formats import ddf_to_itk, image_like, label_type, save_image
 from ..deformation.transform_files import write_transform
 from ..deformation.transforms import Affine, Chain
 from ..images.loading import as_nifti
@@ -231,7 +231,7 @@ def _write(file: str, result: RegisteredPair, fixed: nib.Nifti1Image, moving: ni
 
     def scalar(values: Any, dtype: Any = np.float32) -> None:
         array = np.asarray(values).reshape(fixed.shape[:3]).astype(dtype, copy=False)
-        nib.save(image_like(array, fixed), path)
+        save_image(image_like(array, fixed), path)
 
     match file.partition(".")[0]:
         case "moving_warped":
@@ -239,9 +239,9 @@ def _write(file: str, result: RegisteredPair, fixed: nib.Nifti1Image, moving: ni
         case "label_warped" if result.label_warped is not None:
             scalar(result.label_warped, label_type(np.asarray(result.label_warped)))
         case "displacement":
-            nib.save(ddf_to_itk(np.asarray(result.ddf), fixed), path)
+            save_image(ddf_to_itk(np.asarray(result.ddf), fixed), path)
         case "displacement_inverse":
-            nib.save(ddf_to_itk(np.asarray(result.inverse), moving), path)
+            save_image(ddf_to_itk(np.asarray(result.inverse), moving), path)
         case "jacobian_determinant":
             scalar(result.jacobian)
         case "alignment" if "displacement" not in result.inputs and not np.array_equal(result.alignment, np.eye(4)):

@@ -20,7 +20,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..networks import DeepSupervision, GraDIRN
 from ..networks.kernels.sampling import warp
-from ..results.overview import draw_grid
 from ..support.files import user_path
 from ..support.processes import rank_and_count
 from .losses import RegistrationLoss
@@ -28,6 +27,8 @@ from .losses import RegistrationLoss
 __all__ = ["EpochLog", "Monitor", "RegistrationBoard"]
 
 logger = logging.getLogger(__name__)
+
+GRID_LINES = 24
 
 
 class Monitor:
@@ -170,10 +171,20 @@ def _figure(fixed: torch.Tensor, moving: torch.Tensor, warped: list[torch.Tensor
     for axis, (title, image) in zip(axes, images.items()):
         axis.imshow(_plane(image)[0].T, cmap="gray", vmin=0, vmax=1, origin="lower")
         axis.set_title(title, fontsize=8)
-    draw_grid(axes[len(images)], _plane(ddf)[:2])
+    _draw_grid(axes[len(images)], _plane(ddf)[:2])
     for axis in axes:
         axis.set_axis_off()
     return figure
+
+
+def _draw_grid(axis: Any, ddf: np.ndarray) -> None:
+    """Draw where the points of a regular grid are sampled in the moving image; ddf in voxels, shape (2, X, Y)."""
+    i, j = np.meshgrid(*[np.arange(n) for n in ddf.shape[1:]], indexing="ij")
+    x, y = i + ddf[0], j + ddf[1]
+    step = max(1, max(x.shape) // GRID_LINES)
+    axis.plot(x[::step].T, y[::step].T, color="black", linewidth=0.4)
+    axis.plot(x[:, ::step], y[:, ::step], color="black", linewidth=0.4)
+    axis.set(xlim=(-0.5, x.shape[0] - 0.5), ylim=(-0.5, x.shape[1] - 0.5), aspect=1.0)
 
 
 def _plane(field: torch.Tensor) -> np.ndarray:

@@ -1,12 +1,15 @@
 """Displacement files as ITK reads them, on a grid where every mistake of sign, axis or unit shows."""
 
+import gzip
+
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
-from scripts.deformation.formats import ddf_to_itk, image_like, read_displacement
+from scripts.deformation import formats
+from scripts.deformation.formats import ddf_to_itk, image_like, read_displacement, save_image
 from scripts.support.errors import InputError
 
 from ..conftest import oblique_affine
@@ -136,3 +139,16 @@ def test_the_intent_says_the_frame_of_the_vectors(tmp_path, intent, sign):
     assert ddf[:, 1, 1, 1].tolist() == [sign * 3, sign * -2, 4]
     by_itk = sitk.ReadImage(str(tmp_path / "field.nii.gz"), sitk.sitkVectorFloat64)[1, 1, 1]
     np.testing.assert_allclose(ddf[:, 1, 1, 1], np.array(by_itk) * [-1, -1, 1])
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_saved_image_is_gzip_with_the_same_bytes_every_time(tmp_path, monkeypatch, fast):
+    if fast and not formats.HAS_ISAL:
+        pytest.skip("isal is not installed")
+    monkeypatch.setattr(formats, "HAS_ISAL", fast)
+    image = nib.Nifti1Image(np.arange(24, dtype=np.float32).reshape(2, 3, 4), oblique_reference().affine)
+    for name in ("a.nii.gz", "b.nii.gz", "c.nii"):
+        save_image(image, tmp_path / name)
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+    assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes()) == (tmp_path / "c.nii").read_bytes()
+    np.testing.assert_array_equal(nib.load(tmp_path / "a.nii.gz").get_fdata(), image.get_fdata())

@@ -8,17 +8,20 @@ import torch
 
 from scripts.deformation.grid import as_volume, by_image
 from scripts.deformation.jacobian import jacobian_determinant
+from scripts.images.intensities import find_range
 from scripts.results.measures import MeasurePair
 from scripts.support.errors import InputError
+from scripts.support.keys import IMAGES
 
 from ..conftest import meta, ramp
 
 
 def registered(values, dims=3, **changes):
     """What arrives at the measures: an image registered to itself, which did not move."""
-    image = meta(values)
+    image, limits = meta(values), find_range(values)
     known = {
-        **{"fixed": image, "moving": image, "label_fixed": None, "label_moving": None, "intensity_range": None},
+        **{"fixed": image, "moving": image, "label_fixed": None, "label_moving": None},
+        **{"floors": dict.fromkeys(IMAGES, -np.inf), "ranges": dict.fromkeys(IMAGES, limits)},
         **{"resampled": image, "warped": image, "ddf": torch.zeros(3, *values.shape), "true_ddf": None},
         **changes,
     }

@@ -41,7 +41,8 @@ def result(pair, with_label=True, **changes):
         "warnings": ["fixed: f.nii is odd."],
         **dict.fromkeys(("fixed", "resampled", "warped"), image),
         **dict.fromkeys(("ddf", "inverse"), field),
-        **dict.fromkeys(("label_fixed", "intensity_range")),
+        "label_fixed": None,
+        "ranges": {"fixed": (0.0, 1.0), "moving": (0.0, 1.0)},
         "jacobian": torch.ones(1, 8, 7, 6),
         "alignment": ALIGNMENT,
         "label_warped": torch.full((1, 8, 7, 6), 70000.0) if with_label else None,
@@ -182,7 +183,7 @@ def test_a_full_disk_is_told_in_one_line(pair, tmp_path, monkeypatch):
     def full(*arguments, **keywords):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(nib, "save", full)
+    monkeypatch.setattr(nib.Nifti1Image, "to_stream", full)
     with pytest.raises(InputError, match=r"out/case cannot be written to \(No space left on device\)"):
         writer(tmp_path).write(result(pair))
     assert not list((tmp_path / "out" / "case").iterdir())
