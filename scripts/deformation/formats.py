@@ -44,7 +44,8 @@ def ddf_to_itk(ddf: np.ndarray, reference: nib.Nifti1Image) -> nib.Nifti1Image:
     vectors = np.empty((*ddf.shape[1:], 3), np.float32, order="F")  # the order of the file
     for rows in slabs(ddf.shape[1:]):
         part = torch.from_numpy(ddf[:, rows]).double().flatten(1)
-        vectors[rows] = (linear @ part).float().view(3, *vectors[rows].shape[:3]).movedim(0, -1).numpy()
+        for axis, values in enumerate((linear @ part).float().view(3, *ddf[0, rows].shape).numpy()):
+            vectors[rows, ..., axis] = values
     components = 2 if len(reference.shape) == 2 else 3
     image = image_like(vectors[:, :, :, None, :components], reference)
     image.header.set_intent("vector", name="")

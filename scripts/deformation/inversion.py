@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 
 from ..support.slabs import slabs
-from .grid import apply_affine, lattice, lengths_mm, sample
+from .grid import apply_affine, lattice, length, lengths_mm, sample
 
 __all__ = ["TOLERANCE", "Inverse", "invert_ddf", "invert_on_grid"]
 
 TOLERANCE = 0.01  # voxels
 FIXED_POINT_ITERATIONS = 12
-MAX_ITERATIONS = 60
+NEWTON_ITERATIONS = 48
 SMALLEST_STEP = 1e-3
 
 
@@ -40,24 +40,28 @@ def invert_ddf(
     points = targets.flatten(1)
     inverse = -(ddf.flatten(1) if where is None else sample(ddf, points))
     residual = inverse + sample(ddf, points + inverse)
-    size = _length(residual)
-    step = torch.ones_like(size)
-    for iteration in range(MAX_ITERATIONS):
-        if iteration == FIXED_POINT_ITERATIONS:
-            step.fill_(1)
-        active = ((size > tolerance) & (step > SMALLEST_STEP)).nonzero().squeeze(1)
-        direction = residual[:, active]
-        if iteration >= FIXED_POINT_ITERATIONS:
-            direction = _newton_direction(ddf, points[:, active] + inverse[:, active], direction)
-        trial = inverse[:, active] - step[active] * direction
-        trial_residual = trial + sample(ddf, points[:, active] + trial)
-        trial_size = _length(trial_residual)
-        # a failed trial is discarded and repeated with half the step length
-        better = trial_size < size[active]
-        step[active] = torch.where(better, (2 * step[active]).clamp(max=1), step[active] / 2)
-        improved = active[better]
-        inverse[:, improved], residual[:, improved] = trial[:, better], trial_residual[:, better]
-        size[improved] = trial_size[better]
+    size = length(residual)
+    for directions, iterations in ((_residual, FIXED_POINT_ITERATIONS), (_newton_direction, NEWTON_ITERATIONS)):
+        step = torch.ones_like(size)
+        active = (size > tolerance).nonzero().squeeze(1)
+        for _ in range(iterations):
+            if not len(active):
+                break
+            # index_select takes a third of the time of [:, active]
+            start, before, missing = (values.index_select(1, active) for values in (points, inverse, residual))
+            size_before, length_of_step = size.index_select(0, active), step.index_select(0, active)
+            trial = before - length_of_step * directions(ddf, start + before, missing)
+            trial_residual = trial + sample(ddf, start + trial)
+            trial_size = length(trial_residual)
+            # a failed trial is discarded and repeated with half the step length
+            better = trial_size < size_before
+            length_of_step = torch.where(better, (2 * length_of_step).clamp(max=1), length_of_step / 2)
+            size_now = torch.where(better, trial_size, size_before)
+            step.index_copy_(0, active, length_of_step)
+            size.index_copy_(0, active, size_now)
+            inverse.index_copy_(1, active, torch.where(better, trial, before))
+            residual.index_copy_(1, active, torch.where(better, trial_residual, missing))
+            active = active[(size_now > tolerance) & (length_of_step > SMALLEST_STEP)]
     return inverse.view_as(targets), residual.view_as(targets)
 
 
@@ -106,7 +110,7 @@ def invert_on_grid(
         found = start + inverse
         result.ddf[:, rows] = apply_affine(to_moving, found) - voxels
         result.residual_mm[rows] = lengths_mm(residual, alignment @ affine)
-        result.solved[rows] = _length(residual) <= TOLERANCE
+        result.solved[rows] = length(residual) <= TOLERANCE
         result.covered[rows] = ((found >= -0.5) & (found <= limit)).all(0)
     return result
 
@@ -121,9 +125,9 @@ def _without_map(ddf: torch.Tensor, aligned: torch.Tensor) -> torch.Tensor:
     return small
 
 
-def _length(vectors: torch.Tensor) -> torch.Tensor:
-    """Return the lengths of vectors (d, N); several times faster than ``norm(dim=0)``."""
-    return vectors.square().sum(0).sqrt()
+def _residual(ddf: torch.Tensor, points: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+    """The direction of the fixed-point iteration."""
+    return residual
 
 
 def _newton_direction(ddf: torch.Tensor, points: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:

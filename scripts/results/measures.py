@@ -101,9 +101,9 @@ def surface_distances(
     return result
 
 
-def pearson(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
-    """Return the Pearson correlation of two images where the mask is true; NaN where it is not defined."""
-    a, b = masked(first, mask), masked(second, mask)
+def pearson(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor | None = None) -> float:
+    """Return the Pearson correlation of two images in a mask or everywhere; NaN where it is not defined."""
+    a, b = (image.flatten() if mask is None else masked(image, mask) for image in (first, second))
     mean_a, mean_b, aa, ab, bb = mean(a), mean(b), 0.0, 0.0, 0.0
     for part_a, part_b in zip(a.split(SLAB), b.split(SLAB)):
         part_a, part_b = part_a.double() - mean_a, part_b.double() - mean_b
@@ -113,9 +113,9 @@ def pearson(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> fl
     return max(-1.0, min(1.0, ab / math.sqrt(aa * bb)))
 
 
-def rmse(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor) -> float:
-    """Return the root mean square difference of two images where the mask is true; NaN if the mask is empty."""
-    a, b = masked(first, mask), masked(second, mask)
+def rmse(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor | None = None) -> float:
+    """Return the root mean square difference of two images in a mask or everywhere; NaN without voxels."""
+    a, b = (image.flatten() if mask is None else masked(image, mask) for image in (first, second))
     squares = [(x.double() - y).square().sum().item() for x, y in zip(a.split(SLAB), b.split(SLAB))]
     return math.sqrt(sum(squares) / len(a)) if len(a) else NAN
 
@@ -298,13 +298,14 @@ def _plain(values: Any) -> torch.Tensor:
 
 
 def _similarity(pair: RegisteredPair, mask: torch.Tensor) -> dict[str, dict[str, float]]:
-    fixed = _plain(pair.fixed)[0].clamp(min=pair.floors["fixed"])
+    fixed = masked(_plain(pair.fixed)[0], mask).clamp(min=pair.floors["fixed"])
     result: dict[str, dict[str, float]] = {"ncc": {}, "rmse": {}}
     scaled = scale(fixed, pair.ranges["fixed"])
-    for name, image in (("before", pair.resampled), ("after", pair.warped)):
-        tissue = _plain(image)[0].clamp(min=pair.floors["moving"])
-        result["ncc"][name] = pearson(fixed, tissue, mask)
-        result["rmse"][name] = rmse(scaled, scale(tissue, pair.ranges["moving"]), mask)
+    for name in ("before", "after"):
+        image = pair.resampled if name == "before" else pair.warped
+        tissue = masked(_plain(image)[0], mask).clamp(min=pair.floors["moving"])
+        result["ncc"][name] = pearson(fixed, tissue)
+        result["rmse"][name] = rmse(scaled, scale(tissue, pair.ranges["moving"]))
     return result
 
 

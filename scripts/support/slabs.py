@@ -22,7 +22,10 @@ def masked(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return ``values[mask]`` for two tensors of one shape, without 24 bytes for each voxel."""
     if mask.ndim > 1 and len(mask) == 1:  # of a batch: cut the volume in it
         return masked(values[0], mask[0])
-    result, filled = values.new_empty((int(mask.count_nonzero()),)), 0
+    count = int(mask.count_nonzero())
+    if count == mask.numel():
+        return values.flatten()
+    result, filled = values.new_empty((count,)), 0
     for rows in slabs(mask.shape):
         found = values[rows][mask[rows]]
         result[filled : filled + len(found)] = found
@@ -42,5 +45,11 @@ def mean(values: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor] = 
 
 def deviation(values: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> float:
     """Return the standard deviation of values (N,), changed and in double precision; NaN without values."""
-    center = mean(values, change)
-    return math.sqrt(mean(values, lambda part: (change(part) - center).square()))
+    if not len(values):
+        return float("nan")
+    total = squares = 0.0
+    center = change(values[:SLAB]).mean()  # near the mean, so that the squares stay small
+    for part in values.split(SLAB):
+        distance = change(part) - center
+        total, squares = total + distance.sum().item(), squares + (distance @ distance).item()
+    return math.sqrt(max(0.0, squares / len(values) - (total / len(values)) ** 2))
