@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from monai.data import MetaTensor
+from monai.utils import convert_to_tensor
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
@@ -19,6 +22,7 @@ from .datastore import pair_of, study
 from .frames import has_frames
 from .options import listed, read_options
 from .propagation import Propagation, Propagator, fuse, names_in, write_like
+from .values import quoted
 
 __all__ = ["AtlasPropagation", "AtlasSet", "atlas_pairs", "read_atlases"]
 
@@ -64,16 +68,19 @@ class AtlasPropagation(InferTask):
     """Registers atlases to an image and fuses their labels.
 
     Options of a request: ``atlas``, one name or several, separated by commas, by default all; ``affine``, an affine
-    registration before the network; ``fusion``, ``weighted`` by the squared local correlation of image and atlas, or
-    ``majority``; ``output_image``, the ``label`` map or its ``confidence``, the share of the winning votes in each
-    voxel.
+    registration before the network; ``initial_transform``, a map from the image to the atlas in its place, the 16
+    numbers of a 4x4 matrix in RAS millimetres; ``lesion``, the tag of a label map of the image in the datastore, whose
+    marked voxels do not drive the registration; ``fusion``, ``weighted`` by the squared local correlation of image and
+    atlas, or ``majority``; ``output_image``, the ``label`` map or its ``confidence``, the share of the winning votes in
+    each voxel.
 
     Args:
         atlases: the atlases to choose from.
         weights: function that returns the current weights, or None for the shipped ones.
+        datastore: the images and labels.
     """
 
-    def __init__(self, atlases: AtlasSet, weights: Callable[[], Path | None]) -> None:
+    def __init__(self, atlases: AtlasSet, weights: Callable[[], Path | None], datastore: Datastore) -> None:
         names = ", ".join(atlases.files)
         super().__init__(
             type=InferType.SEGMENTATION,
@@ -83,12 +90,15 @@ class AtlasPropagation(InferTask):
             config={
                 "atlas": "",
                 "affine": False,
+                "initial_transform": "",
+                "lesion": "",
                 "fusion": ["weighted", "majority"],
                 "output_image": ["label", "confidence"],
             },
         )
         self.atlases = atlases
         self.weights = weights
+        self.datastore = datastore
 
     def is_valid(self) -> bool:
         return True
@@ -104,7 +114,12 @@ class AtlasPropagation(InferTask):
         """
         options = read_options(self.config(), request)
         image = Path(request["image"])
-        found = self.propagate(image, options["atlas"], options["affine"])
+        guidance: dict[str, Any] = {}
+        if options["lesion"]:
+            guidance["mask_fixed"] = self._outside(options["lesion"], str(request.get("image_id", "")))
+        if options["initial_transform"]:
+            guidance["initial_transform"] = _matrix(options["initial_transform"])
+        found = self.propagate(image, options["atlas"], options["affine"], **guidance)
         votes = [p.weight if options["fusion"] == "weighted" else torch.ones_like(p.weight) for p in found.values()]
         label, confidence = fuse([p.label for p in found.values()], votes)
         values = confidence if options["output_image"] == "confidence" else label
@@ -116,8 +131,18 @@ class AtlasPropagation(InferTask):
         }
         return write_like(values.numpy(), open_nifti(image, "image")), parameters
 
-    def propagate(self, image: Path, names: str = "", affine: bool = False) -> dict[str, Propagation]:
-        """Carry the named atlases, or all, to an image.
+    def _outside(self, tag: str, image: str) -> MetaTensor:
+        """Return where a label map of an image, in the datastore, marks nothing."""
+        stored = image in self.datastore.list_images() and self.datastore.get_label_uri(image, tag)
+        if not stored:
+            raise InputError(
+                f"lesion: there is no label map with the tag {quoted(tag)} of this image in the datastore."
+            )
+        label = read_nifti(stored, "lesion", label=True)
+        return MetaTensor((convert_to_tensor(label, track_meta=False) == 0).float(), meta=label.meta)
+
+    def propagate(self, image: Path, names: str = "", affine: bool = False, **guidance: Any) -> dict[str, Propagation]:
+        """Carry the named atlases, or all, to an image; for the guidance, see :class:`Propagator`.
 
         Raises:
             InputError: when an atlas does not exist.
@@ -127,12 +152,23 @@ class AtlasPropagation(InferTask):
             if name not in self.atlases.files:
                 raise InputError(f"atlas: there is no '{name}': expected {', '.join(self.atlases.files)}.")
         propagator = Propagator(self.atlases.task, self.weights(), affine)
-        return {name: propagator(image, *self.atlases.files[name]) for name in chosen}
+        return {name: propagator(image, *self.atlases.files[name], **guidance) for name in chosen}
 
     def similarity(self, image: Path) -> float:
         """Return the similarity of an image and the first atlas after registration."""
         moving, _ = next(iter(self.atlases.files.values()))
         return Propagator(self.atlases.task, self.weights()).similarity(image, moving)
+
+
+def _matrix(text: str) -> np.ndarray:
+    """Read the 16 numbers of a 4x4 matrix, row by row."""
+    words = text.replace(",", " ").split()
+    try:
+        return np.array([float(word) for word in words]).reshape(4, 4)
+    except ValueError as error:
+        raise InputError(
+            f"initial_transform is {quoted(text)}: expected the 16 numbers of a 4x4 matrix, row by row."
+        ) from error
 
 
 def atlas_pairs(atlases: AtlasSet, datastore: Datastore, images: Sequence[str], folder: Path) -> list[dict[str, str]]:

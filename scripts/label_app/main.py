@@ -75,7 +75,7 @@ class GraDIRNApp(MONAILabelApp):
         self.frames = FramePropagation(self.datastore(), self.frame_labels, partial(self._weights, "cardiac"))
         self.sets = {
             f"atlas_propagation_{atlases.name}" if index else "atlas_propagation": AtlasPropagation(
-                atlases, partial(self._weights, atlases.task)
+                atlases, partial(self._weights, atlases.task), self.datastore()
             )
             for index, atlases in enumerate(self.atlases)
         }

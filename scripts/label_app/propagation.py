@@ -71,13 +71,19 @@ class Propagator:
             overrides["alignment"] = "affine"
         self.register = Registration.load(task, **overrides)
 
-    def __call__(self, fixed: Path, moving: Path, label_moving: Path) -> Propagation:
+    def __call__(self, fixed: Path, moving: Path, label_moving: Path, **guidance: Any) -> Propagation:
         """Carry a label map from the moving to the fixed image.
+
+        Args:
+            fixed: the fixed image.
+            moving: the moving image.
+            label_moving: its label map.
+            guidance: what else is known, as a :class:`~scripts.registration.Registration` takes it.
 
         Raises:
             InputError: when a file is not usable, or the images cannot be aligned.
         """
-        pair = self.register(fixed, moving, label_moving)
+        pair = self.register(fixed, moving, label_moving, **guidance)
         image, warped, label = (
             convert_to_tensor(values, track_meta=False)[0] for values in (pair.fixed, pair.warped, pair.label_warped)
         )

@@ -19,6 +19,7 @@ from typing import Any
 from monai.bundle import ConfigParser, run
 
 from .errors import InputError, find_input_error
+from .keys import FILES, IMAGES
 
 __all__ = [
     "TEXTS",
@@ -33,7 +34,8 @@ __all__ = [
 ]
 
 TEXTS = (  # options whose values are names of files, folders, subjects and images
-    *("fixed", "moving", "label_fixed", "label_moving", "datalist", "dataset_dir", "output_dir", "bundle_root"),
+    *FILES,
+    *("datalist", "dataset_dir", "output_dir", "bundle_root"),
     *("weights", "initial_weights", "displacements", "true_displacements"),
     *("layout", "group", "atlas", "fixed_image", "moving_image"),
 )
@@ -130,8 +132,10 @@ def check_options(arguments: Sequence[str]) -> None:
             raise InputError(f"unknown option --{name}: {hint}")
 
 
-def texts(arguments: Sequence[str]) -> dict[str, str]:
+def texts(arguments: Sequence[str]) -> dict[str, str | list[str]]:
     """Return the options of :data:`TEXTS` among the arguments of ``monai.bundle run``, exactly as written.
+
+    ``--fixed`` and ``--moving`` may be lists, ``"['T1.nii.gz','T2.nii.gz']"``.
 
     Raises:
         InputError: when one of them has no value.
@@ -140,7 +144,17 @@ def texts(arguments: Sequence[str]) -> dict[str, str]:
     for name, value in found.items():
         if not value:
             raise InputError(f"--{name} has no value: expected a name after it.")
-    return {name: str(value) for name, value in found.items()}
+    return {name: _listed(str(value)) if name in IMAGES else str(value) for name, value in found.items()}
+
+
+def _listed(text: str) -> str | list[str]:
+    """Return the names in a list, with quotes or without; a text that is no list, or the name of a file, as it is."""
+    if not (text.startswith("[") and text.endswith("]")) or os.path.lexists(text):
+        return text
+    try:
+        return [str(name) for name in ast.literal_eval(text)]
+    except (ValueError, SyntaxError):
+        return [name.strip(" '\"") for name in text[1:-1].split(",")]
 
 
 def refuse_imports(arguments: Sequence[str]) -> None:

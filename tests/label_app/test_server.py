@@ -137,6 +137,35 @@ def test_an_affine_alignment_brings_a_shifted_image_back(server):
     assert dice(label, nib.load(SAMPLES / "hippocampus" / "hippocampus_383" / "seg.nii.gz")) > 0.7
 
 
+def test_a_matrix_takes_the_place_of_an_alignment(server):
+    name, atlas = "hippocampus_383", "hippocampus_361"
+    ends = [nib.load(SAMPLES / "hippocampus" / x / "t1.nii.gz") for x in (name, atlas)]
+    centers = [image.affine[:3] @ [*(np.array(image.shape) / 2 - 0.5), 1] for image in ends]
+    matrix = np.eye(4)
+    matrix[:3, 3] = centers[1] - centers[0]  # what the alignment of this task is
+    text = ", ".join(str(value) for value in matrix.ravel())
+    plain, _ = server.infer("atlas_propagation_hippocampus", name, atlas=atlas)
+    given, _ = server.infer("atlas_propagation_hippocampus", name, atlas=atlas, initial_transform=text)
+    np.testing.assert_array_equal(given.dataobj, plain.dataobj)
+    message = server.error(f"/infer/atlas_propagation_hippocampus?image={name}", **form(initial_transform="1 0 0"))
+    assert "initial_transform is '1 0 0': expected the 16 numbers of a 4x4 matrix, row by row" in message
+
+
+def test_a_lesion_of_the_datastore_does_not_drive_the_registration(server):
+    name, atlas = "hippocampus_383", "hippocampus_361"
+    truth = nib.load(SAMPLES / "hippocampus" / name / "seg.nii.gz")
+    lesion = to_bytes(nib.Nifti1Image((np.asarray(truth.dataobj) == 1).astype(np.uint8), truth.affine))
+    answer = requests.put(
+        f"{server.url}/datastore/label?image={name}&tag=lesion", files={"label": ("x.nii.gz", lesion)}, timeout=60
+    )
+    assert answer.status_code == 200, answer.text
+    plain, _ = server.infer("atlas_propagation_hippocampus", name, atlas=atlas)
+    masked, _ = server.infer("atlas_propagation_hippocampus", name, atlas=atlas, lesion="lesion")
+    assert 0 < (np.asarray(plain.dataobj) != np.asarray(masked.dataobj)).sum() < 0.02 * np.prod(plain.shape)
+    message = server.error(f"/infer/atlas_propagation_hippocampus?image={name}", **form(lesion="tumour"))
+    assert "lesion: there is no label map with the tag 'tumour' of this image" in message
+
+
 def test_atlas_propagation_of_a_stack(server):
     label, _ = server.infer("atlas_propagation_cardiac", "SC-HF-NI-15_ED", atlas="SC-HYP-09")
     truth = ground_truth("SC-HF-NI-15", "ED")

@@ -1,10 +1,16 @@
 """What a user knows of a pair, from files and arrays to the network and the result."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from monai.data import MetaTensor
 
@@ -16,7 +22,7 @@ from scripts.networks import VoxelMorph
 from scripts.registration.inferer import RegistrationInferer
 from scripts.registration.preprocessing import preprocess_pair
 
-from ..conftest import Shift, blobs, message_of, meta, oblique_affine
+from ..conftest import ROOT, Shift, blobs, message_of, meta, oblique_affine
 
 SHAPE = (18, 20, 16)
 SPACING, FLIP = (1.5, 1.0, 2.0), (-1, 1, 1)
@@ -232,3 +238,28 @@ def test_a_stack_takes_masks_and_landmarks_slice_by_slice():
     torch.testing.assert_close(result.ddf[:, 11, 12, 2].as_tensor(), torch.tensor([2.0, -3.0, 0.0]), atol=0.1, rtol=0)
     others = [0, 1, 3]
     torch.testing.assert_close(result.ddf[..., others].as_tensor(), plain.ddf[..., others].as_tensor())
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_document(tmp_path):
+    text = (ROOT / "docs" / "inputs.md").read_text()
+    for name in ("configs", "models", "scripts", "tests"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 5
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    for block in blocks:
+        subprocess.run(["bash", "-e", "-c", block], cwd=tmp_path, check=True, env={**os.environ, "PATH": path})
+    results = {file.parent.name: json.loads(file.read_text()) for file in (tmp_path / "eval").glob("*/metrics.json")}
+    assert set(results) == {"lesion", "first", "second", "contrasts", "landmarks", "labels"}
+    assert results["labels"]["dice"]["after"]["mean"] > 0.95
+    first, second = (nib.load(tmp_path / "eval" / n / "displacement.nii.gz").get_fdata() for n in ("first", "second"))
+    np.testing.assert_allclose(first, second, atol=0.02)
+    field = sitk.DisplacementFieldTransform(
+        sitk.ReadImage(str(tmp_path / "eval/landmarks/displacement.nii.gz"), sitk.sitkVectorFloat64)
+    )
+    for fixed, moving in (((14, 20, 12), (15, 22, 13)), ((20, 30, 14), (21, 31, 15))):  # RAS; ITK is in LPS
+        found = np.array(field.TransformPoint([-fixed[0], -fixed[1], fixed[2]])) * (-1, -1, 1)
+        np.testing.assert_allclose(found, moving, atol=0.3)
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True)

@@ -57,7 +57,7 @@ def test_names_on_the_command_line_are_taken_letter_by_letter():
     """What fire makes numbers, tuples and lists of, and what MONAI evaluates or splits."""
     words = ("2026", "1e3", "run,2", "a#b", "$x.nii", "@fixed", "%y.json", "[1,2]", "'q'", "True", "None", "-1", "a=b")
     for word in words:
-        assert texts([*CONFIGS, "--output_dir", word, "--fixed=" + word]) == {"output_dir": word, "fixed": word}
+        assert texts([*CONFIGS, "--output_dir", word, "--datalist=" + word]) == {"output_dir": word, "datalist": word}
     assert texts(["run", *CONFIGS, "-weights", "01", "--label-fixed", "02", "--spacing", "[1,1]"]) == {
         "weights": "01",
         "label_fixed": "02",
@@ -143,3 +143,12 @@ def test_an_import_in_a_name_is_not_executed(name, tmp_path):
         "error: --output_dir is '$import stranger', which MONAI would execute"
     )
     assert not (tmp_path / "executed").exists()
+
+
+def test_several_images_are_a_list_with_quotes_or_without(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = ("['a.nii.gz','$b']", "[a.nii.gz,$b]", '["a.nii.gz", "$b"]')
+    assert [texts(["--fixed", word])["fixed"] for word in written] == [["a.nii.gz", "$b"]] * 3
+    assert texts(["--fixed", "[a]", "--output_dir", "[b]"]) == {"fixed": ["a"], "output_dir": "[b]"}
+    (tmp_path / "[a]").touch()
+    assert texts(["--fixed", "[a]"]) == {"fixed": "[a]"}
