@@ -20,6 +20,7 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,7 @@ class _Passed(argparse.Action):
         namespace.passed = [*passed, *((value, option_string == "--inverse") for value in values)]
 
 
+@cache
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.transform", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
