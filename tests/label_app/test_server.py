@@ -332,5 +332,5 @@ def test_the_studies_are_left_as_monai_label_expects(server):
     expected = {f"SC-{name}_{frame}.nii.gz" for name in ("N-10", "HYP-09", "HF-NI-15") for frame in ("ED", "ES")}
     expected |= {"synthetic_20.nii.gz", "hippocampus_383.nii.gz", "datastore_v2.json"}
     labels = {f"labels/final/SC-{name}_ED.nii.gz" for name in ("N-10", "HYP-09", "HF-NI-15")}
-    saved_above = {"labels/final/SC-HYP-09_ES.nii.gz"}
+    saved_above = {"labels/final/SC-HYP-09_ES.nii.gz", "labels/lesion/hippocampus_383.nii.gz"}
     assert left - {".lock"} - saved_above == expected | labels
