@@ -35,7 +35,7 @@ __all__ = [
 
 TEXTS = (  # options whose values are names of files, folders, subjects and images
     *FILES,
-    *("datalist", "dataset_dir", "output_dir", "bundle_root"),
+    *("cine", "label", "datalist", "dataset_dir", "output_dir", "bundle_root"),
     *("weights", "initial_weights", "displacements", "true_displacements"),
     *("layout", "group", "atlas", "fixed_image", "moving_image"),
 )

@@ -1,0 +1,119 @@
+"""Reads a cine: a stack of short-axis slices over the heart cycle, and the label map of one of its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from ..images.loading import check_same_grid, open_image, read_nifti, read_voxels
+from ..support.errors import InputError
+
+__all__ = ["CAVITY", "MYOCARDIUM", "RIGHT", "Cine", "read_cine"]
+
+CAVITY, MYOCARDIUM, RIGHT = "LV", "Myo", "RV"
+SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+LONGEST_CYCLE = 5.0  # seconds
+
+
+@dataclass(frozen=True)
+class Cine:
+    """A cine, and what is known of it.
+
+    Args:
+        image: the file, (X, Y, Z, T), whose header the results take.
+        frames: the frames, each a MetaTensor of shape (1, X, Y, Z).
+        label: label map of one frame, shape (1, X, Y, Z), or None.
+        label_frame: the frame of the label.
+        ids: id in the label map of each structure: ``LV``, ``Myo``, ``RV``; only those that it holds.
+        frame_seconds: time between two frames; None if the header does not say it.
+        path: where the file lies; empty if it was in memory.
+    """
+
+    image: nib.Nifti1Image
+    frames: list[MetaTensor]
+    label: MetaTensor | None
+    label_frame: int
+    ids: Mapping[str, int]
+    frame_seconds: float | None
+    path: str
+
+    @property
+    def spacing(self) -> np.ndarray:
+        """Voxel sizes in mm."""
+        return np.linalg.norm(self.image.affine[:3, :3], axis=0)
+
+    def mask(self, structure: str) -> np.ndarray | None:
+        """Return where a structure is in the labelled frame, boolean, (X, Y, Z); None if it is not labelled."""
+        if self.label is None or structure not in self.ids:
+            return None
+        return self.label.as_tensor()[0].numpy() == self.ids[structure]
+
+
+def read_cine(
+    cine: str | Path, label: str | Path | None = None, label_frame: int = 0, names: Mapping[int, str] | None = None
+) -> Cine:
+    """Read a cine and the label map of one of its frames.
+
+    Args:
+        cine: an image of shape (X, Y, Z, T), slices along the third axis.
+        label: a label map of one frame, (X, Y, Z), or of all, (X, Y, Z, T), of which that frame is taken.
+        label_frame: the frame of the label, from 0.
+        names: name of each id of the label map; structures with other names than LV, Myo and RV are not measured.
+
+    Raises:
+        InputError: when a file is not usable, or the label does not fit.
+    """
+    image = open_image(cine, "cine")
+    shape = image.shape
+    if len(shape) != 4 or shape[3] < 2:
+        raise InputError(f"cine: {cine} has shape {shape}: expected (X, Y, Z, T), a stack of slices over the cycle.")
+    if not 0 <= label_frame < shape[3]:
+        raise InputError(f"label_frame is {label_frame}: expected 0 to {shape[3] - 1}, a frame of {cine}.")
+    spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
+    if shape[2] > 1 and spacing[2] < 0.99 * spacing.max():
+        sizes = [round(float(s), 3) for s in spacing]
+        raise InputError(f"cine: {cine} has spacing {sizes} mm: expected its slices along the third axis.")
+    voxels = read_voxels(image, "cine")
+    frames = [read_nifti(nib.Nifti1Image(voxels[..., t], image.affine), f"cine, frame {t}", 2) for t in range(shape[3])]
+    for t, frame in enumerate(frames):
+        if frame.min() == frame.max():
+            raise InputError(f"cine: {cine}: frame {t} is constant: expected images of a beating heart.")
+    found = None if label is None else _read_label(label, label_frame, frames[0], str(cine))
+    present = set() if found is None else set(found.unique().tolist())
+    ids = {name: value for value, name in (names or {}).items() if value in present}
+    if found is not None and CAVITY not in ids:
+        known = ", ".join(f"{value} {name}" for value, name in (names or {}).items())
+        raise InputError(
+            f"label: {label} holds the ids {sorted(int(i) for i in present - {0})} in frame {label_frame}: "
+            f"expected the cavity of the left ventricle among them ({known}); --label_layout names other ids."
+        )
+    return Cine(image, frames, found, label_frame, ids, _frame_seconds(image), str(cine))
+
+
+def _read_label(label: str | Path, frame: int, image: MetaTensor, cine: str) -> MetaTensor:
+    opened = open_image(label, "label")
+    if len(opened.shape) == 4 and opened.shape[3] > 1:
+        if frame >= opened.shape[3]:
+            raise InputError(f"label: {label} has {opened.shape[3]} frames: expected a map of frame {frame}.")
+        opened = nib.Nifti1Image(read_voxels(opened, "label")[..., frame], opened.affine)
+    found = read_nifti(opened if len(opened.shape) == 3 else label, "label", 2, label=True)
+    check_same_grid(found, image, f"label: {label}", cine)
+    return found
+
+
+def _frame_seconds(image: nib.Nifti1Image) -> float | None:
+    """The time between frames, if the header has a plausible one."""
+    zooms, unit = image.header.get_zooms(), image.header.get_xyzt_units()[1]
+    seconds = float(zooms[3]) * SECONDS.get(unit, 0.0) if len(zooms) > 3 else 0.0
+    return seconds if 0 < seconds * image.shape[3] <= LONGEST_CYCLE else None
+
+
+def as_frame(values: np.ndarray, like: MetaTensor) -> MetaTensor:
+    """Return values, (X, Y, Z), on the grid of a frame."""
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(values))[None], meta=like.meta)

@@ -1,0 +1,141 @@
+"""Tracks one cine or many: what ``cine.yaml`` runs."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cohorts.datalist import read_json_list
+from ..cohorts.layouts import LAYOUTS
+from ..support.errors import InputError, find_input_error
+from ..support.files import read_record, user_path
+from ..support.notices import collect_warnings
+from .cine import read_cine
+from .results import OUTPUTS, checksums, write_cine_results
+from .strain import measure_strain
+from .tracking import track
+
+if TYPE_CHECKING:
+    from ..registration import Registration
+
+__all__ = ["CineTracker", "read_cines"]
+
+logger = logging.getLogger(__name__)
+KEYS = ("cine", "label", "label_frame", "name")
+
+
+def read_cines(
+    cine: str | None, label: str | None = None, label_frame: int = 0, datalist: str | None = None
+) -> list[dict[str, Any]]:
+    """List the cines to track.
+
+    Args:
+        cine: one cine, with its label, if it has one.
+        label: the label map of the frame ``label_frame``.
+        label_frame: from 0.
+        datalist: a JSON file in place of these: a list of dictionaries with these keys and optionally ``name``, the
+            folder of the results; relative paths start at the folder of the file.
+
+    Raises:
+        InputError: when both or none are given, or the datalist does not have this form.
+    """
+    if datalist is None:
+        if cine is None:
+            raise InputError("--cine is missing: expected --cine, or --datalist.")
+        return [{"name": ".", "cine": cine, "label": label, "label_frame": label_frame}]
+    if cine is not None:
+        raise InputError("--datalist and --cine were both given: expected one or the other.")
+    path = user_path(datalist, "datalist")
+    entries = []
+    for index, entry in enumerate(read_json_list(path, "cines", "[{cine: ...}, ...]")):
+        where = f"{path}, entry {index}"
+        if not isinstance(entry, dict) or "cine" not in entry or not set(entry) <= set(KEYS):
+            raise InputError(f"{where}: expected a dictionary with cine and optionally label, label_frame and name.")
+        files = {k: str(path.parent / user_path(entry[k], f"{where}, {k}")) for k in ("cine", "label") if entry.get(k)}
+        name = str(entry.get("name", f"cine_{index:0{len(str(index))}d}"))
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{where} has the name {name!r}: expected a folder name below the output folder.")
+        entries.append({"name": name, "label": None, **files, "label_frame": entry.get("label_frame", label_frame)})
+    names = [entry["name"] for entry in entries]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path} names several cines alike: expected each name once.")
+    return entries
+
+
+class CineTracker:
+    """Tracks cines and writes their results, each to a folder of its own below the output folder.
+
+    Args:
+        cines: result of :func:`read_cines`.
+        registration: registers the frames.
+        output_dir: the output folder.
+        label_layout: the data-set layout that names the ids of the labels: ``acdc``, ``ukbb``, ``mnms2``, ...
+        overwrite: replace existing results.
+
+    Raises:
+        InputError: when there is no such layout.
+    """
+
+    def __init__(
+        self,
+        cines: Sequence[Mapping[str, Any]],
+        registration: Registration,
+        output_dir: str | Path,
+        label_layout: str = "acdc",
+        overwrite: bool = False,
+    ) -> None:
+        known = [name for name, layout in LAYOUTS.items() if "LV" in layout.label_names.values()]
+        if label_layout not in known:
+            raise InputError(f"label_layout is '{label_layout}': expected one of {', '.join(known)}.")
+        self.cines = cines
+        self.registration = registration
+        self.output_dir = user_path(output_dir, "output_dir")
+        self.names = LAYOUTS[label_layout].label_names
+        self.overwrite = overwrite
+
+    def run(self) -> None:
+        """Track all cines; those that are done are skipped, and one that fails does not stop the others.
+
+        Raises:
+            InputError: when a cine failed; the others are done.
+        """
+        failures = {}
+        for entry in self.cines:
+            try:
+                self._track(entry)
+            except Exception as error:
+                known = find_input_error(error)
+                if known is None or len(self.cines) == 1:
+                    raise
+                failures[entry["name"]] = str(known)
+                logger.error("%s: %s", entry["name"], known)
+        if failures:
+            raise InputError(f"{len(failures)} of {len(self.cines)} cines failed: {', '.join(failures)}.")
+
+    def _track(self, entry: Mapping[str, Any]) -> None:
+        folder = self.output_dir / entry["name"]
+        files = {"cine": entry["cine"], "label": entry["label"], "weights": self.registration.weights}
+        for name, path in files.items():
+            if path is not None and not user_path(path, name).exists():
+                raise InputError(f"{name}: {path} does not exist.")
+        record = {
+            "files": {name: str(Path(path).resolve()) for name, path in files.items() if path is not None},
+            "sha256": checksums(files),
+            "settings": f"{self.registration.settings} {entry['label_frame']} {sorted(self.names.items())}",
+        }
+        known = read_record(folder / OUTPUTS[-1])
+        if not self.overwrite and known and all(known.get(k) == record[k] for k in ("sha256", "settings")):
+            logger.info("%s is done", folder)
+            return
+        texts: list[str] = []
+        start = time.perf_counter()
+        with collect_warnings(texts):
+            cine = read_cine(entry["cine"], entry["label"], int(entry["label_frame"]), self.names)
+            tracked = track(cine, lambda fixed, moving: self.registration(fixed, moving).ddf)
+            strain = measure_strain(tracked)
+        seconds = time.perf_counter() - start
+        write_cine_results(tracked, strain, folder, {**record, "warnings": texts, "seconds": seconds}, self.overwrite)
+        logger.info("tracked %d frames in %.0f s: results in %s", len(cine.frames), seconds, folder)
