@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 import torch
+from monai.utils import optional_import
 
 from ..images.alignment import RAS_TO_LPS, place_in_itk
 from ..images.frame import affine_of_itk
@@ -19,6 +20,8 @@ from .formats import ddf_to_itk, read_vectors
 from .transforms import Affine, Chain, Displacement, Spline, Transform, ddf_on_grid
 
 __all__ = ["read_transform", "write_transform"]
+
+sitk, _ = optional_import("SimpleITK")
 
 SIGNS = torch.from_numpy(RAS_TO_LPS).view(3, 1, 1, 1)
 FLIP = torch.diag(torch.tensor([*RAS_TO_LPS, 1.0], dtype=torch.float64))
@@ -73,7 +76,7 @@ def _dims(image: nib.Nifti1Image | None) -> int:
     return 2 if image is not None and len(image.shape) == 2 else 3
 
 
-def _parts(transform: sitk.Transform, name: str, dims: set[int]) -> list[Transform]:
+def _parts(transform: Any, name: str, dims: set[int]) -> list[Transform]:
     transform = transform.Downcast()
     if isinstance(transform, sitk.CompositeTransform):  # the last one is applied first
         count = transform.GetNumberOfTransforms()
@@ -91,7 +94,7 @@ def _parts(transform: sitk.Transform, name: str, dims: set[int]) -> list[Transfo
     )
 
 
-def _matrix(transform: sitk.Transform) -> torch.Tensor:
+def _matrix(transform: Any) -> torch.Tensor:
     """The matrix in RAS of any linear transform of ITK, from where it takes the origin and the unit vectors."""
     dims = transform.GetDimension()
     origin = np.array(transform.TransformPoint([0.0] * dims))
@@ -102,7 +105,7 @@ def _matrix(transform: sitk.Transform) -> torch.Tensor:
     return FLIP @ matrix @ FLIP
 
 
-def _displacement(field: sitk.Image) -> Displacement:
+def _displacement(field: Any) -> Displacement:
     dims = field.GetDimension()
     values = torch.from_numpy(sitk.GetArrayFromImage(field))  # the last axis first, and vectors last
     vectors = torch.zeros(3, *(*field.GetSize(), 1)[:3])
@@ -110,7 +113,7 @@ def _displacement(field: sitk.Image) -> Displacement:
     return Displacement(vectors * SIGNS.float(), torch.from_numpy(affine_of_itk(field)))
 
 
-def _spline(transform: sitk.BSplineTransform) -> Spline:
+def _spline(transform: Any) -> Spline:
     images = transform.GetCoefficientImages()
     parts = [torch.from_numpy(sitk.GetArrayFromImage(image)).permute(2, 1, 0) for image in images]
     affine = torch.from_numpy(affine_of_itk(images[0]))
@@ -162,7 +165,7 @@ def _write_itk(transform: Chain, path: Path, images: Images) -> None:
         replace_file(path, lambda file: nib.save(image, file))
 
 
-def _to_itk(affine: Affine, dims: int) -> sitk.AffineTransform:
+def _to_itk(affine: Affine, dims: int) -> Any:
     matrix = (FLIP @ affine.matrix @ FLIP).numpy()
     result = sitk.AffineTransform(dims)
     result.SetMatrix(matrix[:dims, :dims].flatten().tolist())
@@ -170,7 +173,7 @@ def _to_itk(affine: Affine, dims: int) -> sitk.AffineTransform:
     return result
 
 
-def _field_to_itk(image: nib.Nifti1Image) -> sitk.DisplacementFieldTransform:
+def _field_to_itk(image: nib.Nifti1Image) -> Any:
     vectors = np.asarray(image.dataobj, dtype=np.float64)[:, :, :, 0].transpose(2, 1, 0, 3)
     vectors = vectors[0] if vectors.shape[3] == 2 else vectors
     field = sitk.GetImageFromArray(np.ascontiguousarray(vectors), isVector=True)

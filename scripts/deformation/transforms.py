@@ -10,8 +10,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 import torch
+from monai.utils import optional_import
 from scipy.ndimage import map_coordinates
 
 from ..support.errors import InputError
@@ -33,11 +33,13 @@ __all__ = [
     "resample",
 ]
 
+sitk, _ = optional_import("SimpleITK")
+
 INTERPOLATIONS = {
-    "linear": sitk.sitkLinear,
-    "nearest": sitk.sitkNearestNeighbor,
-    "label": sitk.sitkLabelLinear,
-    "spline": sitk.sitkBSpline3,
+    "linear": "sitkLinear",
+    "nearest": "sitkNearestNeighbor",
+    "label": "sitkLabelLinear",
+    "spline": "sitkBSpline3",
 }
 TOLERANCE = 1e-3  # voxels, of an inverse
 
@@ -247,7 +249,7 @@ def resample(image: np.ndarray, ddf: torch.Tensor, interpolation: str, fill: flo
         moving,
         size,
         sitk.DisplacementFieldTransform(vectors),
-        INTERPOLATIONS[interpolation],
+        getattr(sitk, INTERPOLATIONS[interpolation]),
         (0.0, 0.0, 0.0),
         (1.0, 1.0, 1.0),
         (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),

@@ -13,10 +13,8 @@ from ..cohorts.layouts import LAYOUTS
 from ..support.errors import InputError, find_input_error
 from ..support.files import read_record, user_path
 from ..support.notices import collect_warnings
-from .cine import read_cine
 from .results import OUTPUTS, checksums, write_cine_results
 from .strain import measure_strain
-from .tracking import track
 
 if TYPE_CHECKING:
     from ..registration import Registration
@@ -93,7 +91,7 @@ class CineTracker:
         self.cines = cines
         self.registration = registration
         self.output_dir = user_path(output_dir, "output_dir")
-        self.names = LAYOUTS[label_layout].label_names
+        self.label_layout = label_layout
         self.overwrite = overwrite
 
     def run(self) -> None:
@@ -124,7 +122,7 @@ class CineTracker:
         record = {
             "files": {name: str(Path(path).resolve()) for name, path in files.items() if path is not None},
             "sha256": checksums(files),
-            "settings": f"{self.registration.settings} {entry['label_frame']} {sorted(self.names.items())}",
+            "settings": f"{self.registration.settings} {entry['label_frame']} {self.label_layout}",
         }
         known = read_record(folder / OUTPUTS[-1])
         if not self.overwrite and known and all(known.get(k) == record[k] for k in ("sha256", "settings")):
@@ -133,9 +131,9 @@ class CineTracker:
         texts: list[str] = []
         start = time.perf_counter()
         with collect_warnings(texts):
-            cine = read_cine(entry["cine"], entry["label"], int(entry["label_frame"]), self.names)
-            tracked = track(cine, lambda fixed, moving: self.registration(fixed, moving).ddf)
+            frame = int(entry["label_frame"])
+            tracked = self.registration.track(entry["cine"], entry["label"], frame, self.label_layout)
             strain = measure_strain(tracked)
         seconds = time.perf_counter() - start
         write_cine_results(tracked, strain, folder, {**record, "warnings": texts, "seconds": seconds}, self.overwrite)
-        logger.info("tracked %d frames in %.0f s: results in %s", len(cine.frames), seconds, folder)
+        logger.info("tracked %d frames in %.0f s: results in %s", len(tracked.ddf), seconds, folder)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ from ..support.keys import LANDMARKS
 from ..support.notices import collect_warnings, image_name
 from .inferer import RegistrationInferer
 from .preprocessing import preprocess_pair
+
+if TYPE_CHECKING:
+    from ..heart import TrackedCine
 
 __all__ = ["Registration"]
 
@@ -225,6 +228,32 @@ class Registration:
         result = self.register(inputs, data)
         result.seconds = {"read": seconds, **result.seconds}
         return result
+
+    def track(
+        self, cine: str | Path, label: str | Path | None = None, label_frame: int = 0, label_layout: str = "acdc"
+    ) -> TrackedCine:
+        """Track a short-axis cine over the heart cycle, see :func:`scripts.heart.track`.
+
+        Args:
+            cine: an image of shape (X, Y, Z, T).
+            label: label map of one frame.
+            label_frame: the frame of the label, from 0.
+            label_layout: the data-set layout that names the ids of the label.
+
+        Raises:
+            InputError: when the network is not for 2D images, or a file is not usable.
+        """
+        from ..cohorts.layouts import LAYOUTS
+        from ..heart import read_cine, track
+
+        if self.spatial_dims != 2:
+            raise InputError(
+                "a cine is tracked slice by slice: expected a registration for 2D images, such as cardiac."
+            )
+        if label_layout not in LAYOUTS:
+            raise InputError(f"label_layout is '{label_layout}': expected one of {', '.join(LAYOUTS)}.")
+        found = read_cine(cine, label, label_frame, LAYOUTS[label_layout].label_names)
+        return track(found, lambda fixed, moving: self(fixed, moving).ddf)
 
     def register(self, inputs: Mapping[str, Any], data: Data) -> RegisteredPair:
         """Register a preprocessed pair.
