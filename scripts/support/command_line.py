@@ -16,8 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from monai.bundle import ConfigParser, run
-
 from .errors import InputError, find_input_error
 from .keys import FILES, IMAGES
 
@@ -120,6 +118,8 @@ def check_options(arguments: Sequence[str]) -> None:
     Raises:
         InputError: when an option is unknown; names the option and the most similar known one.
     """
+    from monai.bundle import run  # slow to import, as it imports the engines
+
     options = _options(arguments)
     if options.get("config_file") is None:
         return
@@ -184,7 +184,7 @@ def _options(arguments: Sequence[str]) -> dict[str, Any]:
             value = arguments[next(words)]
         options[name.replace("-", "_")] = value if equals or follows else None
     file = options.get("args_file")
-    given: Mapping[str, Any] = ConfigParser.load_config_file(file) if file and Path(file).is_file() else {}
+    given: Mapping[str, Any] = _read(file) if file and Path(file).is_file() else {}
     return {**given, **options}
 
 
@@ -195,7 +195,13 @@ def _is_option(word: str) -> bool:
 def _defined_ids(config_file: str) -> set[str]:
     """Return the top-level ids of one configuration file, or of a list of files in the form that fire reads."""
     files = ast.literal_eval(config_file) if config_file.startswith(("[", "(")) else [config_file]
-    return {str(key).lstrip("+") for file in files for key in ConfigParser.load_config_file(file)}
+    return {str(key).lstrip("+") for file in files for key in _read(file)}
+
+
+def _read(config_file: str) -> dict[str, Any]:
+    from monai.bundle import ConfigParser
+
+    return ConfigParser.load_config_file(config_file)
 
 
 def is_bundle_command() -> bool:

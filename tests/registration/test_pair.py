@@ -254,6 +254,30 @@ print(*sorted(name for name in sys.modules if name.startswith("scripts.")))
         assert not any(module.startswith(name) for module in modules.split())
 
 
+def test_the_public_names_import_no_engine_no_plot_and_no_training_and_take_little_time():
+    """MONAI imports ignite and matplotlib where they are installed, but nothing here needs them."""
+    code = """
+import sys, time
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"ignite", "matplotlib", "tensorboard"}:
+            raise ImportError(f"{name} is not installed")
+sys.meta_path.insert(0, Blocked())
+import monai.transforms, nibabel, PIL.ImageFont, scipy.ndimage, SimpleITK, torch
+start = time.process_time()
+from scripts import RegisterImaged, Registration
+print(time.process_time() - start)
+print(*sys.modules)
+"""
+    seconds, modules = run(code).splitlines()[-2:]
+    assert float(seconds) < 0.3
+    names = modules.split()
+    assert "scripts.registration.pair" in names
+    assert not {"ignite", "matplotlib", "tensorboard", "torch._dynamo"} & {*names}
+    for name in ("scripts.training", "scripts.registration.evaluator", "scripts.label_app", "scripts.tools"):
+        assert not any(module.startswith(name) for module in names)
+
+
 def test_the_package_itself_imports_next_to_nothing():
     code = "import sys, scripts; print(scripts.BUNDLE_ROOT, scripts.InputError); print('torch' in sys.modules)"
     assert run(code).splitlines()[-1] == "False"

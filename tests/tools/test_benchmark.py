@@ -12,6 +12,7 @@ from scripts.networks import Backprop, GraDIRN
 from scripts.tools.benchmark.cost import MEMORY_VARIANTS, interleaved_medians, print_memory
 from scripts.tools.benchmark.growth import CASES, Case, exponent, largest_cube
 from scripts.tools.benchmark.machine import run_apart
+from scripts.tools.benchmark.pairs import STAGES, measure_pair
 from scripts.tools.benchmark.reference import ReferenceGraDIRN
 
 from ..conftest import config_files
@@ -118,3 +119,10 @@ def test_the_memory_table_has_a_row_for_each_variant(capsys):
     ratios = [float(row[2]) for row in rows[2:]]
     assert ratios[0] == 1
     assert ratios[2] < ratios[1] < 0.7
+
+
+def test_a_whole_pair_has_the_seconds_of_each_stage_and_a_peak(tmp_path):
+    *seconds, peak = (float(word) for word in measure_pair("hippocampus", tmp_path, 1).split())
+    assert len(seconds) == len(STAGES)
+    assert 0 < min(seconds) < max(seconds) < 60
+    assert 100 < peak < 10_000

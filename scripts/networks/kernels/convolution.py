@@ -69,9 +69,12 @@ def _has_fused_convolution(x: torch.Tensor) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result
 def _fused_convolution_works() -> bool:
     return _try_fused_convolution()
+
+
+# what torch.compiler.assume_constant_result does, which imports the compiler, nearly a second, for it
+_fused_convolution_works._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Command line of the benchmarks: speed, memory, their growth, accuracy compared with other tools, and guidance."""
+"""Command line of the benchmarks: whole pairs, speed, memory, their growth, accuracy beside other tools, guidance."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from .growth import CASES, measure, write_growth
 
 DATA = Path(BUNDLE_ROOT).parent / "shared" / "data"
 
+DATA = Path(BUNDLE_ROOT).parent / "shared" / "data"
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.tools.benchmark", description=__doc__)
@@ -32,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     growth = commands.add_parser("growth", help="time and peak memory over sizes, batches and steps")
     growth.add_argument("--output_dir", type=Path, default=Path(BUNDLE_ROOT) / "docs")
     growth.add_argument("--case", type=int, help=argparse.SUPPRESS)
+    pairs = commands.add_parser("pairs", help="CPU seconds of whole pairs, from files to files, and their peak memory")
+    pairs.add_argument("--data", type=Path, default=DATA, help="folder with the data sets (default: %(default)s)")
+    pairs.add_argument("--runs", type=int, default=3)
+    pairs.add_argument("--pair", help=argparse.SUPPRESS)
     for command in (speed, memory, growth):
         command.add_argument("--threads", type=int, default=1)
         command.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -53,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(training_peak(options.variant, options.size, options.device))
     elif options.command == "memory":
         print_memory(options.size, options.threads, options.device)
+    elif options.command == "pairs":
+        _measure_pairs(options)
     elif options.command == "growth" and options.case is not None:
         print(json.dumps(measure(CASES[options.case], options.device)))
     elif options.command == "growth":
@@ -63,6 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print_guidance(options.task, options.data, options.pairs)
     else:
         _measure_accuracy(options)
+
+
+def _measure_pairs(options: argparse.Namespace) -> None:
+    from .pairs import measure_pair, print_pairs
+
+    if options.pair:
+        print(measure_pair(options.pair, options.data, options.runs))
+    else:
+        print_pairs(options.data, options.runs)
 
 
 def _measure_accuracy(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["cpu_seconds", "describe_machine", "peak_growth", "run_apart", "seconds", "wall_seconds"]
+__all__ = ["cpu_seconds", "describe_machine", "peak_growth", "peak_resident", "run_apart", "seconds", "wall_seconds"]
 
 # glibc: return freed blocks at once, so that the peak counts only memory in use and repeats from run to run; this takes
 # up to twice the time
@@ -50,6 +50,11 @@ def peak_growth(call: Callable[[], Any], device: str = "cpu") -> float:
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     call()
     return _resident("VmHWM") - held
+
+
+def peak_resident() -> float:
+    """Return the peak of this process's memory, in MiB (Linux)."""
+    return _resident("VmHWM")
 
 
 def run_apart(*arguments: str, environment: Mapping[str, str] = RETURN_FREED_MEMORY) -> str:
