@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import json
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,54 @@ def add_displacements(pairs: Iterable[Mapping[str, str]], **folders: str | None)
         for pair in result if folder is not None else ():
             pair[key] = _find_displacement(user_path(folder or "", f"{key}s"), pair["name"], f"{key}s")
     return result
+
+
+def take_shard(pairs: Sequence[Mapping[str, Any]], shard: str | None) -> list[dict[str, Any]]:
+    """Return one of several parts of the pairs, which together hold each pair once and cost about the same.
+
+    The cost of a pair is the size of the files of its images. The most expensive pairs are dealt out first, each to the
+    part that has cost least so far, so that the parts are the same wherever the files are.
+
+    Args:
+        pairs: all pairs, each with its ``name``.
+        shard: see :func:`read_shard`; None returns all pairs.
+
+    Returns:
+        the pairs of the part, in their order; none if there are fewer pairs than parts.
+    """
+    if shard is None:
+        return [dict(pair) for pair in pairs]
+    index, count = read_shard(shard)
+    costs = {pair["name"]: sum(_size(pair[key]) for key in IMAGES) for pair in pairs}
+    parts = [(0, part) for part in range(1, count + 1)]
+    chosen = set()
+    for name in sorted(costs, key=lambda name: (-costs[name], name)):
+        total, part = parts[0]
+        heapq.heapreplace(parts, (total + costs[name], part))
+        if part == index:
+            chosen.add(name)
+    return [dict(pair) for pair in pairs if pair["name"] in chosen]
+
+
+def read_shard(shard: object) -> tuple[int, int]:
+    """Read the name of a part: ``3/100`` is the third of a hundred.
+
+    Raises:
+        InputError: when it does not have this form.
+    """
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(shard))
+    index, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not 1 <= index <= count:
+        raise InputError(f"--shard is '{shard}': expected a part and their number, 1/3, 2/3 or 3/3.")
+    return index, count
+
+
+def _size(path: str) -> int:
+    """The size of a file in bytes; 0 where there is none, which is said where it is read."""
+    try:
+        return Path(path).stat().st_size
+    except OSError:
+        return 0
 
 
 def _find_displacement(folder: Path, name: str, option: str) -> str:

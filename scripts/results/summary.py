@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cohorts.datalist import read_shard
 from ..support.bundle import versions
 from ..support.errors import InputError
 from ..support.files import (
@@ -21,6 +22,7 @@ from ..support.files import (
     prepare_folder,
     read_record,
     remove_debris,
+    replace_file,
     replace_files,
     sha256,
     user_path,
@@ -47,6 +49,8 @@ class EvaluationSummary:
         about: information on what was evaluated, for ``summary.json``.
         overwrite: also replace files with these names that an evaluation did not write; results of an evaluation are
             always replaced.
+        shard: the part of the pairs that is measured, as ``3/100``: its results go into a file of their own,
+            ``shard_3_of_100.json``, from which ``scripts.collect`` makes these files; None means all pairs.
     """
 
     def __init__(
@@ -56,12 +60,14 @@ class EvaluationSummary:
         weights: str | Path | None = None,
         about: Mapping[str, Any] | None = None,
         overwrite: bool = False,
+        shard: str | None = None,
     ) -> None:
         self.output_dir = user_path(output_dir, "output_dir")
         self.label_names = distinct_names(label_names or {})
         self.weights = None if weights is None else user_path(weights, "weights")
         self.about = dict(about or {})
         self.overwrite = overwrite
+        self.part = None if shard is None else "shard_{}_of_{}.json".format(*read_shard(shard))
 
     def prepare(self) -> None:
         """Make the output folder, before anything is evaluated.
@@ -69,6 +75,9 @@ class EvaluationSummary:
         Raises:
             InputError: when it cannot be written to, or has files with these names that an evaluation did not write.
         """
+        if self.part:
+            prepare_folder(self.output_dir)
+            return
         there = [file for file in OUTPUTS if os.path.lexists(self.output_dir / file)]
         if there and not (self.overwrite or read_record(self.output_dir / "summary.json")):
             raise InputError(
@@ -85,6 +94,9 @@ class EvaluationSummary:
             failures: for each pair that failed, by name, what went wrong.
             seconds: time for all pairs.
         """
+        if self.part:
+            self._write_part(self.part, results, failures, seconds)
+            return
         rows: list[Row] = [{"pair": r["name"], **flatten(finite(r["metrics"]), self.label_names)} for r in results]
         columns = dict.fromkeys(column for row in rows for column in row)
         known = {column: column_values(rows, column) for column in columns}
@@ -108,6 +120,18 @@ class EvaluationSummary:
                 _draw_dice(rows, class_names(measures), temporary / "dice.png")
         print(f"\n{summary_table(measures)}\n")
         logger.info("measured %d pairs, failed %d: results in %s", len(rows), len(failures), self.output_dir)
+
+    def _write_part(
+        self, file: str, results: Sequence[Mapping[str, Any]], failures: Mapping[str, str], seconds: float
+    ) -> None:
+        content = {
+            **{"results": [finite(dict(result)) for result in results], "failed": dict(failures), "seconds": seconds},
+            **{"about": self.about, "label_names": self.label_names, "versions": versions()},
+            "weights": self.weights and str(self.weights.resolve()),
+        }
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+        replace_file(self.output_dir / file, lambda path: path.write_text(text))
+        logger.info("measured %d pairs, failed %d: %s", len(results), len(failures), self.output_dir / file)
 
 
 def distinct_names(label_names: Mapping[int, str]) -> dict[str, str]:

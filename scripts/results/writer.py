@@ -21,6 +21,7 @@ from ..support.bundle import versions
 from ..support.errors import InputError
 from ..support.files import (
     finite,
+    is_written,
     prepare_folder,
     read_record,
     remove_debris,
@@ -117,9 +118,12 @@ class RegistrationWriter:
         folder = self.folder(pair)
         if not all(file.exists() for file in _files(pair).values()):
             return False  # what is wrong is said where they are read
-        killed = remove_debris(folder)
-        record = read_record(folder / OUTPUTS[-1])
+        # in this order: what another process moves in the meantime is seen as being written, or as a whole result
         there = [file for file in every_name(pair) if os.path.lexists(folder / file)]
+        killed, busy = remove_debris(folder), is_written(folder)
+        record = read_record(folder / OUTPUTS[-1])
+        if busy and not record:
+            return False  # both write the same bytes
         if killed and not record:  # while files were moved to their places
             for file in there:
                 (folder / file).unlink()

@@ -35,7 +35,7 @@ TEXTS = (  # options whose values are names of files, folders, subjects and imag
     *FILES,
     *("cine", "label", "datalist", "dataset_dir", "output_dir", "bundle_root"),
     *("weights", "initial_weights", "displacements", "true_displacements"),
-    *("layout", "group", "atlas", "fixed_image", "moving_image"),
+    *("shard", "layout", "group", "atlas", "fixed_image", "moving_image"),
 )
 IMPORT = re.compile(r"""(^|[\[({,'"\s])\$.*import""", re.DOTALL)  # at the beginning of a text, or of one in a list
 INTERRUPTED = "the same command continues"

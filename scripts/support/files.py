@@ -6,8 +6,11 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,7 @@ from .errors import InputError
 
 __all__ = [
     "finite",
+    "is_written",
     "prepare_folder",
     "read_record",
     "remove_debris",
@@ -27,6 +31,8 @@ __all__ = [
 ]
 
 PARTIAL = ".partial_"  # prefix of every temporary file and folder of this bundle
+OWNER = re.compile(re.escape(PARTIAL) + r"(.+)-(\d+)_[^_-]*")  # of a folder of a process on a machine
+ABANDONED = 24 * 3600  # seconds after which the folder of another machine's process is removed
 
 
 def user_path(value: str | Path, role: str) -> Path:
@@ -84,7 +90,8 @@ def replace_files(folder: Path, names: Sequence[str]) -> Iterator[Path]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder, ignore_cleanup_errors=True) as temporary:
+        prefix = f"{PARTIAL}{socket.gethostname()}-{os.getpid()}_"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=folder, ignore_cleanup_errors=True) as temporary:
             yield Path(temporary)
             _move(Path(temporary), folder, names)
     except OSError as error:
@@ -118,16 +125,47 @@ def _flush(path: Path) -> None:
 def remove_debris(folder: Path) -> bool:
     """Remove the temporary files of a killed process from a folder, before this process writes to it.
 
+    What another process is writing stays.
+
     Returns:
         whether there were any.
     """
-    debris = list(folder.glob(f"{PARTIAL}*")) if folder.is_dir() else []
+    debris = [path for path in _partial(folder) if not _is_written(path)]
     for path in debris:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
     return bool(debris)
+
+
+def is_written(folder: Path) -> bool:
+    """Return whether another process is writing files of :func:`replace_files` to a folder."""
+    return any(_is_written(path) for path in _partial(folder))
+
+
+def _partial(folder: Path) -> list[Path]:
+    return list(folder.glob(f"{PARTIAL}*")) if folder.is_dir() else []
+
+
+def _is_written(path: Path) -> bool:
+    """Return whether another process lives that made a temporary folder; on another machine, by its age."""
+    owner = OWNER.fullmatch(path.name)
+    if not owner:
+        return False
+    machine, process = owner[1], int(owner[2])
+    if machine != socket.gethostname():
+        try:
+            return time.time() - path.stat().st_mtime < ABANDONED
+        except OSError:
+            return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return process != os.getpid()
 
 
 def read_record(path: Path) -> dict[str, Any]:

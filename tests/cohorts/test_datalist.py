@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from scripts.cohorts.datalist import add_displacements, read_pairs
+from scripts.cohorts.datalist import add_displacements, read_pairs, take_shard
 from scripts.support.errors import InputError
 
 
@@ -107,3 +107,27 @@ def test_missing_or_contradicting_options(tmp_path):
         read_pairs({"fixed": "f.nii"}, write(tmp_path, []))
     with pytest.raises(InputError, match="none.json cannot be read"):
         read_pairs({}, str(tmp_path / "none.json"))
+
+
+def sized(tmp_path, sizes):
+    for name, size in sizes.items():
+        (tmp_path / f"{name}.nii").write_bytes(b"0" * size)
+    return [{"name": name, "fixed": f"{tmp_path}/{name}.nii", "moving": f"{tmp_path}/{name}.nii"} for name in sizes]
+
+
+def test_parts_of_a_list_hold_each_pair_once_and_cost_about_the_same(tmp_path):
+    # by cost: e 10, a and c 4, b 3, f 2, d 1: e | a | c, then b to a, f to c, and d, where 6 is least
+    pairs = sized(tmp_path, {"a": 4, "b": 3, "c": 4, "d": 1, "e": 10, "f": 2})
+    parts = [[pair["name"] for pair in take_shard(pairs, f"{part}/3")] for part in (1, 2, 3)]
+    assert parts == [["e"], ["a", "b"], ["c", "d", "f"]]
+    assert [pair["name"] for pair in take_shard(pairs[::-1], "3/3")] == ["f", "d", "c"]
+    assert take_shard(pairs, None) == take_shard(pairs, "1/1") == pairs
+    assert take_shard(pairs[:2], "3/3") == []
+    missing = [{"name": "none", "fixed": "no.nii", "moving": "no.nii"}]
+    assert take_shard(missing, "1/2") == missing
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "x", "3", "1/0", "-1/3", "1/3/4", 2, "1.5/3"])
+def test_a_part_that_does_not_exist_is_refused(shard):
+    with pytest.raises(InputError, match=f"--shard is '{shard}': expected a part and their number"):
+        take_shard([], shard)

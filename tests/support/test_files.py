@@ -1,9 +1,12 @@
 """Files together or not at all, names from users, and records of results."""
 
+import os
+import socket
+
 import pytest
 
 from scripts.support.errors import InputError
-from scripts.support.files import read_record, remove_debris, replace_files, user_path
+from scripts.support.files import is_written, read_record, remove_debris, replace_files, user_path
 
 NAMES = ("a.txt", "b.txt")
 
@@ -34,6 +37,21 @@ def test_only_our_debris_is_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "folder", "tmpabc"]
     assert not remove_debris(tmp_path)
     assert not remove_debris(tmp_path / "none")
+
+
+def test_what_another_process_is_writing_stays(tmp_path):
+    here, parent = socket.gethostname(), os.getppid()
+    other, old = tmp_path / ".partial_other-host-1_a", tmp_path / ".partial_other-host-1_b"
+    for folder in (tmp_path / f".partial_{here}-{parent}_c", other, old, tmp_path / f".partial_{here}-{2**22 + 1}_d"):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    assert is_written(tmp_path)
+    assert remove_debris(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted((f".partial_{here}-{parent}_c", other.name))
+    assert not remove_debris(tmp_path)
+    with replace_files(tmp_path, ["a"]) as temporary:
+        assert remove_debris(tmp_path), "this process's own remains, as it writes one thing after the other"
+        temporary.mkdir()
 
 
 def test_names_that_no_file_can_have(tmp_path):

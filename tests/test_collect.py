@@ -1,0 +1,98 @@
+"""Parts of a cohort, and what is made of them."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from scripts.collect import main
+from scripts.results.summary import EvaluationSummary
+from scripts.results.writer import OUTPUTS
+from scripts.support.bundle import versions
+from scripts.support.errors import InputError
+
+from .conftest import ROOT, message_of
+
+RESULTS = [
+    {"name": name, "metrics": {"dice": {"after": {"mean": dice}}, "folding": {}}, "seconds": {"network": 2.0}}
+    for name, dice in (("a", 0.5), ("b", 0.75), ("c", float("nan")))
+]
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_parts_of_an_evaluation_become_the_tables_of_one_run(tmp_path, capsys):
+    for folder, shard, results in (
+        ("parts", "2/2", RESULTS[1:]),
+        ("parts", "1/2", RESULTS[:1]),
+        ("whole", None, RESULTS),
+    ):
+        summary = EvaluationSummary(tmp_path / folder, {1: "LV"}, about={"subset": "test"}, shard=shard)
+        summary.prepare()
+        summary.write(results, {}, 4.0)
+    parts = tmp_path / "parts"
+    assert sorted(path.name for path in parts.iterdir()) == ["shard_1_of_2.json", "shard_2_of_2.json"]
+    assert main([str(parts)]) == 0
+    assert (parts / "metrics.csv").read_bytes() == (tmp_path / "whole" / "metrics.csv").read_bytes()
+    found, expected = (json.loads((tmp_path / f / "summary.json").read_text()) for f in ("parts", "whole"))
+    assert found.pop("seconds") == {"all_pairs": 8.0, "mean_of_a_pair": {"network": 2.0}}
+    assert {**expected, "seconds": None} == {**found, "seconds": None}
+    table = rows(parts / "cohort.csv")
+    assert [row["pair"] for row in table] == ["a", "b", "c"]
+    assert (table[1]["dice.after.mean"], table[1]["seconds.network"]) == ("0.75", "2")
+    assert table[0]["version.gradirn"] == versions()["gradirn"]
+    (parts / "shard_2_of_2.json").unlink()
+    (parts / "shard_3_of_2.txt").write_text("")
+    assert main([str(parts)]) == 1
+    assert "missing: part 2/2" in capsys.readouterr().out
+    EvaluationSummary(parts, shard="1/3").write(RESULTS[:1], {}, 1.0)
+    with pytest.raises(InputError, match="has parts of 2 and of 3: expected one division"):
+        main([str(parts)])
+
+
+def test_failed_and_missing_pairs_are_named(tmp_path, capsys):
+    EvaluationSummary(tmp_path, shard="1/1").write(RESULTS[:1], {"z": "z.nii is damaged"}, 1.0)
+    pairs = [{"name": name, "fixed": "f.nii", "moving": "m.nii"} for name in "abz"]
+    (tmp_path / "pairs.json").write_text(json.dumps(pairs))
+    assert main([str(tmp_path), "--datalist", str(tmp_path / "pairs.json")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:] == ["missing: pair z: z.nii is damaged", "missing: pair b", "missing in all: 2"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="there is no result of a registration"):
+        main([str(tmp_path / "empty")])
+
+
+@pytest.mark.slow
+def test_parts_give_the_files_of_one_run_in_any_order_and_again(infer, samples, tmp_path):
+    pairs = str(samples / "sunnybrook" / "pairs.json")
+    infer(datalist=pairs, output_dir=str(tmp_path / "whole"))
+    for shard in ("2/2", "1/2", "2/3"):  # the last one has nothing left to do
+        infer(datalist=pairs, output_dir=str(tmp_path / "parts"), shard=shard)
+    files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.*"))
+    assert len(files) == 3 * (len(OUTPUTS) - 1)  # without an alignment
+    for file in files:
+        if file.name != OUTPUTS[-1]:  # which holds seconds
+            assert (tmp_path / "parts" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert main([str(tmp_path / "parts"), "--datalist", pairs]) == 0
+    assert len(rows(tmp_path / "parts" / "cohort.csv")) == 3
+    infer(datalist=pairs, output_dir=str(tmp_path / "none"), shard="4/4")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_a_part_that_does_not_exist_is_one_line(infer, samples, tmp_path):
+    pairs = str(samples / "sunnybrook" / "pairs.json")
+    assert "--shard is '4/3'" in message_of(
+        lambda: infer(datalist=pairs, output_dir=str(tmp_path / "out"), shard="4/3")
+    )
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml"]
+    options = ["--datalist", pairs, "--output_dir", str(tmp_path / "out"), "--shard", "0/3"]
+    child = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    assert child.returncode == 1
+    assert child.stderr.splitlines()[-1].startswith("error: --shard is '0/3': expected a part")
+    assert not (tmp_path / "out").exists()
