@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -82,6 +84,31 @@ def test_parts_give_the_files_of_one_run_in_any_order_and_again(infer, samples, 
     assert len(rows(tmp_path / "parts" / "cohort.csv")) == 3
     infer(datalist=pairs, output_dir=str(tmp_path / "none"), shard="4/4")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+def test_the_recipe_for_slurm(samples, tmp_path):
+    """Without Slurm, whose two variables say which part it is."""
+    pairs, out = samples / "sunnybrook" / "pairs.json", tmp_path / "out"
+    for task in ("1", "2"):
+        variables = {"SLURM_ARRAY_TASK_ID": task, "SLURM_ARRAY_TASK_COUNT": "2", "PYTHON": sys.executable}
+        command = ["bash", "docs/cohort/slurm.sh", str(pairs), str(out), "--outputs", "displacement"]
+        subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, check=True)
+    assert main([str(out), "--datalist", str(pairs)]) == 0
+
+
+@pytest.mark.slow
+def test_the_recipe_for_snakemake(samples, tmp_path):
+    snakemake = os.environ.get("SNAKEMAKE") or shutil.which("snakemake")
+    if not snakemake:
+        pytest.skip("snakemake is not installed; SNAKEMAKE names it in another environment")
+    pairs, out = samples / "sunnybrook" / "pairs.json", tmp_path / "out"
+    settings = [f"pairs={pairs}", f"out={out}", "parts=2", f"python={sys.executable}"]
+    command = [snakemake, "--snakefile", str(ROOT / "docs" / "cohort" / "Snakefile"), "--directory", str(ROOT)]
+    for cores in ("2", "1"):  # the second time, there is nothing left to do
+        subprocess.run([*command, "--cores", cores, "--nolock", "--config", *settings], cwd=ROOT, check=True)
+    assert len(rows(out / "cohort.csv")) == 3
+    shutil.rmtree(ROOT / ".snakemake", ignore_errors=True)
 
 
 @pytest.mark.slow
