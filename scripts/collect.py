@@ -18,7 +18,7 @@ from .results.summary import EvaluationSummary, write_csv
 from .results.tables import Row, pairs_table
 from .support.command_line import report_in_one_line
 from .support.errors import InputError
-from .support.files import read_record, replace_file, user_path
+from .support.files import read_record, remove_debris, replace_file, user_path
 
 __all__ = ["collect", "main"]
 
@@ -89,6 +89,7 @@ def _of_inference(folder: Path) -> Iterable[Row]:
     for path in sorted(folder.rglob("metrics.json")):
         record = read_record(path)
         if record:
+            remove_debris(path.parent)  # of a killed run that came to a finished pair
             measures = {key: value for key, value in record.items() if key not in NO_MEASURES}
             name = path.parent.relative_to(folder).as_posix()
             yield {
