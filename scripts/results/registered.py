@@ -183,10 +183,13 @@ class RegisteredPair:
         return convert_to_tensor(getattr(self, key), track_meta=False)[0].clamp(min=self.floors[key])
 
     def _align(self, image: MetaTensor, mode: str) -> MetaTensor:
-        shape, affine = self.fixed.shape[1:], self.fixed.affine.double()
-        to_image, before = torch.linalg.inv(image.affine.double()), self.before_network or Chain([])
+        shape, affine, before = self.fixed.shape[1:], self.fixed.affine.double(), self.before_network
+        to_image = torch.linalg.inv(image.affine.double())
+        aligned = to_image @ self.alignment @ affine
 
         def locate(rows: slice) -> torch.Tensor:
+            if not isinstance(before, Chain):
+                return apply_affine(aligned, lattice(shape, rows=rows))
             points = lattice(shape, torch.float64, rows)
             return apply_affine(to_image, before(apply_affine(affine, points.flatten(1)))).view_as(points).float()
 
