@@ -14,7 +14,16 @@ from ..support.errors import InputError
 from ..support.files import user_path
 from ..support.keys import CONTRASTS, FILES, IMAGES
 
-__all__ = ["add_displacements", "read_json_list", "read_pairs", "split_contrasts"]
+__all__ = [
+    "add_displacements",
+    "folder_name",
+    "name_entries",
+    "read_json_list",
+    "read_pairs",
+    "read_shard",
+    "split_contrasts",
+    "take_shard",
+]
 
 
 def read_pairs(
@@ -50,13 +59,27 @@ def read_pairs(
     root = user_path(dataset_dir, "dataset_dir") if dataset_dir else path.parent
     entries = read_json_list(path, "pairs", "[{fixed: ..., moving: ...}, ...]")
     pairs = [_check_entry(entry, f"{path}, entry {index}", root) for index, entry in enumerate(entries)]
-    digits = len(str(len(pairs)))
-    for index, pair in enumerate(pairs):
-        pair.setdefault("name", f"pair_{index:0{digits}d}")
-    name, count = Counter(pair["name"] for pair in pairs).most_common(1)[0]
+    return name_entries(pairs, "pair", path)
+
+
+def name_entries(entries: list[dict[str, Any]], kind: str, path: Path) -> list[dict[str, Any]]:
+    """Name the entries of a datalist that have no ``name`` by their places, such as ``pair_07``.
+
+    Args:
+        entries: the entries, which are changed in place.
+        kind: what they are.
+        path: the datalist, for the message.
+
+    Raises:
+        InputError: when two of them have the same name.
+    """
+    digits = len(str(len(entries)))
+    for index, entry in enumerate(entries):
+        entry.setdefault("name", f"{kind}_{index:0{digits}d}")
+    name, count = Counter(entry["name"] for entry in entries).most_common(1)[0]
     if count > 1:
-        raise InputError(f"{path} names {count} pairs '{name}': expected each name once.")
-    return pairs
+        raise InputError(f"{path} names {count} {kind}s '{name}': expected each name once.")
+    return entries
 
 
 def add_displacements(pairs: Iterable[Mapping[str, str]], **folders: str | None) -> list[dict[str, str]]:
@@ -166,7 +189,7 @@ def _check_entry(entry: Any, where: str, root: Path) -> dict[str, Any]:
     for key in IMAGES:
         if key not in values:
             raise InputError(f"{where} has no '{key}': expected fixed and moving.")
-    name = {"name": _folder_name(values.pop("name"), where)} if "name" in values else {}
+    name = {"name": folder_name(values.pop("name"), where)} if "name" in values else {}
     return {**_paths(values, f"{where}, ", root), **name}
 
 
@@ -198,8 +221,12 @@ def _paths(values: Mapping[str, Any], where: str = "", root: Path = Path()) -> d
     }
 
 
-def _folder_name(name: Any, where: str) -> str:
-    """Return the name of a pair's folder in a normal form: ``./x/`` is ``x``."""
+def folder_name(name: Any, where: str) -> str:
+    """Return the name of the folder of an entry's results in a normal form: ``./x/`` is ``x``.
+
+    Raises:
+        InputError: when it is not the name of a folder below the output folder.
+    """
     folder = Path(str(name))
     usable = isinstance(name, str | int) and "\0" not in str(name)
     if not usable or not folder.parts or folder.is_absolute() or ".." in folder.parts:

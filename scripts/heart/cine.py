@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
+from ..cohorts.layouts import LAYOUTS
 from ..images.loading import check_same_grid, open_image, read_nifti, read_voxels
 from ..support.errors import InputError
 
-__all__ = ["CAVITY", "MYOCARDIUM", "RIGHT", "Cine", "read_cine"]
+__all__ = ["CAVITY", "MYOCARDIUM", "RIGHT", "Cine", "label_names", "read_cine"]
 
 CAVITY, MYOCARDIUM, RIGHT = "LV", "Myo", "RV"
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -94,6 +95,18 @@ def read_cine(
             f"expected the cavity of the left ventricle among them ({known}); --label_layout names other ids."
         )
     return Cine(image, frames, found, label_frame, ids, _frame_seconds(image), str(cine))
+
+
+def label_names(layout: str) -> dict[int, str]:
+    """Return the name of each id of the labels of hearts in a data-set layout.
+
+    Raises:
+        InputError: when there is no such layout, or it has no cavity of the left ventricle.
+    """
+    known = {name: found.label_names for name, found in LAYOUTS.items() if CAVITY in found.label_names.values()}
+    if layout not in known:
+        raise InputError(f"label_layout is '{layout}': expected one of {', '.join(known)}.")
+    return known[layout]
 
 
 def _read_label(label: str | Path, frame: int, image: MetaTensor, cine: str) -> MetaTensor:

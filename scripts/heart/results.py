@@ -12,7 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from ..deformation.formats import image_like, label_type
+from ..deformation.formats import image_like, label_type, save_image
 from ..images.alignment import RAS_TO_LPS
 from ..results.summary import write_csv
 from ..support.bundle import versions
@@ -88,10 +88,10 @@ def write_cine_results(
         raise InputError(f"output_dir: {folder} holds {what}: expected an empty folder, or --overwrite true.")
     found = measures(tracked, strain)
     with replace_files(folder, OUTPUTS) as temporary:
-        nib.save(_as_vectors(tracked), temporary / "displacement.nii.gz")
+        save_image(_as_vectors(tracked), temporary / "displacement.nii.gz")
         if tracked.cine.label is not None:
             label = np.stack([tracked.carry_label(t) for t in range(len(tracked.ddf))], -1)
-            nib.save(image_like(label.astype(label_type(label)), tracked.cine.image), temporary / "label.nii.gz")
+            save_image(image_like(label.astype(label_type(label)), tracked.cine.image), temporary / "label.nii.gz")
             _write_volumes(tracked, temporary / "volumes.csv")
             draw_movie(tracked, label, temporary / "movie.gif")
         if strain is not None:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cohorts.datalist import read_json_list
-from ..cohorts.layouts import LAYOUTS
+from ..cohorts.datalist import folder_name, name_entries, read_json_list
 from ..support.errors import InputError, find_input_error
 from ..support.files import read_record, user_path
 from ..support.notices import collect_warnings
+from .cine import label_names
 from .results import OUTPUTS, checksums, write_cine_results
 from .strain import measure_strain
 
@@ -53,14 +53,9 @@ def read_cines(
         if not isinstance(entry, dict) or "cine" not in entry or not set(entry) <= set(KEYS):
             raise InputError(f"{where}: expected a dictionary with cine and optionally label, label_frame and name.")
         files = {k: str(path.parent / user_path(entry[k], f"{where}, {k}")) for k in ("cine", "label") if entry.get(k)}
-        name = str(entry.get("name", f"cine_{index:0{len(str(index))}d}"))
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"{where} has the name {name!r}: expected a folder name below the output folder.")
-        entries.append({"name": name, "label": None, **files, "label_frame": entry.get("label_frame", label_frame)})
-    names = [entry["name"] for entry in entries]
-    if len(set(names)) < len(names):
-        raise InputError(f"{path} names several cines alike: expected each name once.")
-    return entries
+        name = {"name": folder_name(entry["name"], where)} if "name" in entry else {}
+        entries.append({"label": None, **files, **name, "label_frame": entry.get("label_frame", label_frame)})
+    return name_entries(entries, "cine", path)
 
 
 class CineTracker:
@@ -85,9 +80,7 @@ class CineTracker:
         label_layout: str = "acdc",
         overwrite: bool = False,
     ) -> None:
-        known = [name for name, layout in LAYOUTS.items() if "LV" in layout.label_names.values()]
-        if label_layout not in known:
-            raise InputError(f"label_layout is '{label_layout}': expected one of {', '.join(known)}.")
+        label_names(label_layout)  # refuses an unknown layout before any image is read
         self.cines = cines
         self.registration = registration
         self.output_dir = user_path(output_dir, "output_dir")

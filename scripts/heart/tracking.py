@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import convert_to_tensor
 
-from ..deformation.grid import by_image, lattice, sample
+from ..deformation.grid import as_volume, by_image, lattice, sample
 from ..deformation.inversion import invert_ddf
 from ..deformation.jacobian import jacobian_determinant
 from ..support.notices import warn
@@ -49,7 +49,7 @@ class TrackedCine:
         masks = {name: self.cine.mask(name) for name in self.cine.ids}
         totals: dict[str, list[float]] = {name: [] for name in masks}
         for field in self.ddf:
-            determinant = jacobian_determinant(field.movedim(-1, 0), central=True).movedim(0, -1).numpy()
+            determinant = _areas(field).numpy()
             for name, mask in masks.items():
                 totals[name].append(float(determinant[mask].sum()) * voxel)
         return {name: np.array(values) for name, values in totals.items()}
@@ -61,18 +61,17 @@ class TrackedCine:
             return int(self.volumes[CAVITY].argmin())
         return int(self.motion.argmax())
 
-    @property
+    @cached_property
     def motion(self) -> np.ndarray:
-        """The mean length of the 1 % largest displacements of each frame, in voxels."""
-        lengths = self.ddf.norm(dim=1).flatten(1)
-        return lengths.quantile(0.99, dim=1).numpy() if lengths.shape[1] < 2**24 else lengths.amax(1).numpy()
+        """The length of the displacements of each frame, in voxels, that 1 % of its voxels exceed."""
+        return np.quantile(self.ddf.norm(dim=1).flatten(1).numpy(), 0.99, axis=1)
 
     def carry_label(self, frame: int) -> np.ndarray:
         """Return the label map of the reference frame in another frame, by nearest neighbour, shape (X, Y, Z)."""
         assert self.cine.label is not None
         label = self.cine.label.as_tensor()
         result = torch.empty_like(label[0])
-        for z, field in enumerate(by_image(_with_depth(self.ddf[frame]), 2)):
+        for z, field in enumerate(by_image(self.ddf[frame], 2)):
             inverse, _ = invert_ddf(field)
             points = lattice(field.shape[1:]) + inverse
             result[..., z] = sample(label[..., z], points, "nearest", 0)[0]
@@ -121,9 +120,12 @@ def _distance_to(tracked: TrackedCine, frame: int) -> np.ndarray:
 def _size(tracked: TrackedCine) -> np.ndarray:
     """The relative area of what moves in each frame: the mean determinant, weighted by the motion over the cycle."""
     weight = tracked.ddf.norm(dim=1).amax(0)
-    fields = (field.movedim(-1, 0) for field in tracked.ddf)
-    areas = [jacobian_determinant(field, central=True).movedim(0, -1) for field in fields]
-    return np.array([float((area * weight).sum() / weight.sum()) for area in areas])
+    return np.array([float((_areas(field) * weight).sum() / weight.sum()) for field in tracked.ddf])
+
+
+def _areas(field: torch.Tensor) -> torch.Tensor:
+    """By how much a displacement, (2, X, Y, Z), changes areas in the plane: its determinant, (X, Y, Z)."""
+    return as_volume(jacobian_determinant(by_image(field, 2), central=True), 2)
 
 
 def _track_from(cine: Cine, reference: int, register: Register) -> TrackedCine:
@@ -147,7 +149,3 @@ def _periodic(ddf: torch.Tensor) -> torch.Tensor:
         spectrum = torch.fft.rfft(ddf[:, :, row], dim=0)
         result[:, :, row] = torch.fft.irfft(spectrum * kept.view(-1, *[1] * (spectrum.ndim - 1)), n=count, dim=0)
     return result
-
-
-def _with_depth(field: torch.Tensor) -> torch.Tensor:
-    return torch.cat([field, torch.zeros_like(field[:1])])

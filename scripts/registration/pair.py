@@ -243,16 +243,13 @@ class Registration:
         Raises:
             InputError: when the network is not for 2D images, or a file is not usable.
         """
-        from ..cohorts.layouts import LAYOUTS
-        from ..heart import read_cine, track
+        from ..heart import label_names, read_cine, track
 
         if self.spatial_dims != 2:
             raise InputError(
                 "a cine is tracked slice by slice: expected a registration for 2D images, such as cardiac."
             )
-        if label_layout not in LAYOUTS:
-            raise InputError(f"label_layout is '{label_layout}': expected one of {', '.join(LAYOUTS)}.")
-        found = read_cine(cine, label, label_frame, LAYOUTS[label_layout].label_names)
+        found = read_cine(cine, label, label_frame, label_names(label_layout))
         return track(found, lambda fixed, moving: self(fixed, moving).ddf)
 
     def register(self, inputs: Mapping[str, Any], data: Data) -> RegisteredPair:
