@@ -13,6 +13,7 @@ from itertools import combinations
 
 import torch
 import torch.nn.functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..support.errors import InputError
 from .kernels.filters import window_mean, window_mean_transposed
@@ -24,6 +25,8 @@ __all__ = ["LNCC", "MIND", "NCC", "SIMILARITIES", "SSD", "Similarity", "Term", "
 
 EPSILON = 1e-5
 FLAT = 1e-4  # a variance, of images in [0, 1], that counts as noise
+
+_known_moments = WeakTensorKeyDictionary()  # of fixed images
 
 
 class Similarity(ABC):
@@ -250,9 +253,25 @@ def _global_moments(
 def _local_moments(
     fixed: torch.Tensor, warped: torch.Tensor, window_size: int, weight: Weight
 ) -> tuple[torch.Tensor, ...]:
-    products = torch.cat([fixed, warped, fixed * warped, fixed.square(), warped.square()], 1)
-    mean_f, mean_w, mean_fw, mean_ff, mean_ww = window_mean(products, window_size, weight).split(1, 1)
-    return mean_fw - mean_f * mean_w, mean_ff - mean_f.square(), mean_ww - mean_w.square(), mean_f, mean_w
+    mean_f, var_f = _moments_of_fixed(fixed, window_size, weight)
+    mean_w, mean_fw, mean_ww = window_mean(
+        torch.cat([warped, fixed * warped, warped.square()], 1), window_size, weight
+    ).split(1, 1)
+    return mean_fw - mean_f * mean_w, var_f, mean_ww - mean_w.square(), mean_f, mean_w
+
+
+def _moments_of_fixed(fixed: torch.Tensor, window_size: int, weight: Weight) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the local mean and variance; an evaluation keeps them while the image exists, for its other steps."""
+    recorded = torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling()
+    keep = weight is None and not recorded and not fixed.is_inference()
+    state = (window_size, fixed._version if keep else 0)
+    if keep and (known := _known_moments.get(fixed)) and known[0] == state:
+        return known[1]
+    mean, mean_square = window_mean(torch.cat([fixed, fixed.square()], 1), window_size, weight).split(1, 1)
+    variance = mean_square - mean.square()
+    if keep:
+        _known_moments[fixed] = state, (mean, variance)
+    return mean, variance
 
 
 def _check_window(window_size: int) -> None:

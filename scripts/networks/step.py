@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from functools import partial
+from functools import partial, reduce
 from itertools import chain
 from typing import cast
 
@@ -96,9 +96,9 @@ class Demons(StepRule):
         length: torch.Tensor | float = NOISE
         for term in terms:
             residual, slope = term.similarity.residual(term.fixed, term.warped, weight)
-            gradient = slope.unsqueeze(2) * term.gradient
-            step = step + (residual.unsqueeze(2) * gradient).sum(1)
-            length = length + gradient.square().sum((1, 2)) + residual.square().sum(1)
+            step = step + _over_channels((residual * slope).unsqueeze(2) * term.gradient)
+            squared = reduce(torch.add, (part.square() for part in term.gradient.unbind(2)))
+            length = length + _over_channels(squared * slope.square() + residual.square())
         return step / cast(torch.Tensor, length).unsqueeze(1)
 
 
@@ -174,9 +174,11 @@ class Block(nn.Module):
         with torch.autocast(ddf.device.type, enabled=False):
             warped, gradient = warp_with_gradient(moving, ddf)
             own = self.rule.similarity.channels(ddf.shape[1])
-            terms = [Term(self.rule.similarity, fixed[:, :own], warped[:, :own], gradient[:, :own])]
-            if fixed.shape[1] > own:  # learned features
-                terms.append(Term(SSD(), fixed[:, own:], warped[:, own:], gradient[:, own:]))
+            if fixed.shape[1] == own:
+                terms = [Term(self.rule.similarity, fixed, warped, gradient)]
+            else:  # learned features
+                parts = zip(*(x.split([own, fixed.shape[1] - own], 1) for x in (fixed, warped, gradient)))
+                terms = [Term(how, *part) for how, part in zip((self.rule.similarity, SSD()), parts)]
             step = self.rule.descend(chain(terms, guidance.terms(ddf, self.rule.similarity)), weight)
             step = step if weight is None else extend(step, weight)
             return warped, self.tau.to(ddf.dtype) * gaussian(step, self.rule.smoothing)
@@ -196,6 +198,10 @@ def fit_labels(ddf: torch.Tensor, guidance: Guidance) -> torch.Tensor:
         step = LABEL_TAU * gaussian(rule.descend(guidance.label_terms(ddf)), rule.smoothing)
         ddf = gaussian(warp(ddf, step) + step, LABEL_DDF_SMOOTHING)
     return guidance.correct(ddf)
+
+
+def _over_channels(values: torch.Tensor) -> torch.Tensor:
+    return values.sum(1) if values.shape[1] > 1 else values.squeeze(1)
 
 
 def _motion_gate(ddf: torch.Tensor, step: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.networks import MIND, Demons, Gradient
+from scripts.networks import LNCC, MIND, Demons, Gradient
 from scripts.networks.kernels.sampling import warp_with_gradient
 from scripts.networks.similarity import SIMILARITIES, Term, get_similarity
 from scripts.support.errors import InputError
@@ -240,3 +240,13 @@ def test_equal_images_leave_no_residual(similarity):
     chosen = get_similarity(similarity)
     described = chosen.describe(image)
     assert torch.equal(chosen.residual(described, described)[0], torch.zeros_like(described))
+
+
+def test_a_changed_fixed_image_is_measured_anew():
+    torch.manual_seed(0)
+    fixed, warped = torch.rand(2, 1, 1, 6, 7)
+    with torch.no_grad():
+        for change in (0.0, 1.0):
+            fixed[..., 3] += change
+            found, expected = (LNCC(3).residual(image, warped) for image in (fixed, fixed.clone()))
+            assert torch.equal(torch.cat(found), torch.cat(expected))

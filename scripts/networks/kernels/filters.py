@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import reduce
-from operator import mul
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ __all__ = ["extend", "gaussian", "window_mean", "window_mean_transposed"]
 
 TRUNCATED = 3.0  # standard deviations
 FULL = 0.5  # mean weight at which an average is as good as a value
+SHORT = 3  # voxels: radius of a kernel for which a convolution is fast
 LEAST = 1e-3  # sum of weights, in voxels, that counts
 
 
@@ -28,27 +28,23 @@ def window_mean(image: torch.Tensor, window_size: int, weight: torch.Tensor | No
         window_size: side of the window in voxels.
         weight: how much each voxel counts, from 0 to 1, shape (B, 1, *spatial); None means 1.
     """
-    box = (1.0,) * window_size
     if weight is None:
-        return _filter(image, box) / _mass(image, box)
-    return _filter(weight * image, box) / _filter(weight, box).clamp(min=LEAST)
+        return _mean(image, _box(window_size))
+    sums = _matrices(image, _box(window_size))
+    return _along_axes(weight * image, sums) / _along_axes(weight, sums).clamp(min=LEAST)
 
 
 def window_mean_transposed(image: torch.Tensor, window_size: int, weight: torch.Tensor | None = None) -> torch.Tensor:
     """Apply the transpose of :func:`window_mean`: divide by the number of voxels of each window, then sum."""
-    box = (1.0,) * window_size
+    sums = _matrices(image, _box(window_size))
     if weight is None:
-        return _filter(image / _mass(image, box), box)
-    return weight * _filter(image / _filter(weight, box).clamp(min=LEAST), box)
+        return _along_axes(image, [matrix.t() for matrix in _normalized(sums)])
+    return weight * _along_axes(image / _along_axes(weight, sums).clamp(min=LEAST), sums)
 
 
 def gaussian(field: torch.Tensor, sigma: float) -> torch.Tensor:
     """Apply a Gaussian filter of ``sigma`` voxels, truncated at 3 sigma; voxels outside the grid do not count."""
-    if sigma == 0:
-        return field
-    radius = math.ceil(TRUNCATED * sigma)
-    kernel = tuple(math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-radius, radius + 1))
-    return _filter(field, kernel) / _mass(field, kernel)
+    return field if sigma == 0 else _mean(field, _bell(sigma))
 
 
 def extend(field: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -71,40 +67,68 @@ def extend(field: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return torch.lerp(resize(extend(coarse, (mass / FULL).clamp(max=1)), size), field, weight)
 
 
-def _mass(image: torch.Tensor, kernel: tuple[float, ...]) -> torch.Tensor:
-    """Sum the values of the kernel that lie inside the image, for each voxel, (1, 1, *spatial)."""
-    ones = [new_tensor(torch.ones, [1, 1, extent], image) for extent in image.shape[2:]]
-    masses = [_weighted_shifts(line, kernel).flatten() for line in ones]
-    return reduce(mul, torch.meshgrid(masses, indexing="ij"))[None, None]
+class _Kernel(NamedTuple):
+    """A filter along one axis: its weight at a distance in voxels, and the largest distance that counts."""
+
+    weight: Callable[[torch.Tensor], torch.Tensor]
+    radius: int
 
 
-def _filter(image: torch.Tensor, kernel: tuple[float, ...]) -> torch.Tensor:
-    """Apply the same symmetric kernel along every axis, with zeros outside."""
-    if torch.is_grad_enabled() and image.requires_grad:
-        return _Filter.apply(image, kernel)
-    return _weighted_shifts(image, kernel)
+def _box(window_size: int) -> _Kernel:
+    return _Kernel(torch.ones_like, window_size // 2)
 
 
-class _Filter(torch.autograd.Function):
-    """A symmetric kernel with zeros outside is its own transpose: nothing is kept for the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, image: torch.Tensor, kernel: tuple[float, ...]) -> torch.Tensor:
-        ctx.kernel = kernel
-        return _weighted_shifts(image, kernel)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return _filter(grads[0], ctx.kernel), None
+def _bell(sigma: float) -> _Kernel:
+    return _Kernel(lambda distance: torch.exp(-0.5 * (distance / sigma).square()), math.ceil(TRUNCATED * sigma))
 
 
-def _weighted_shifts(image: torch.Tensor, kernel: tuple[float, ...]) -> torch.Tensor:
-    """Add shifted copies, axis by axis, which for small kernels is several times faster than a convolution."""
-    half = len(kernel) // 2
-    for axis in range(2, image.ndim):
-        extent = image.shape[axis]
-        padded = F.pad(image, [0, 0] * (image.ndim - 1 - axis) + [half, half])
-        image = kernel[0] * padded.narrow(axis, 0, extent)
-        for shift, weight in enumerate(kernel[1:], start=1):
-            image.add_(padded.narrow(axis, shift, extent), alpha=weight)
-    return image
+def _mean(image: torch.Tensor, kernel: _Kernel) -> torch.Tensor:
+    """Filter along every axis; voxels outside the image do not count."""
+    matrices = _matrices(image, kernel)
+    short = image.ndim == 5 and kernel.radius <= SHORT
+    return (
+        _convolved(image, kernel, matrices)
+        if short and _has_fast_convolution(image)
+        else _along_axes(image, _normalized(matrices))
+    )
+
+
+def _matrices(image: torch.Tensor, kernel: _Kernel) -> list[torch.Tensor]:
+    """Return for each axis the matrix that filters a line of voxels."""
+    lattices = (new_tensor(torch.arange, extent, image) for extent in image.shape[2:])
+    distances = ((lattice[:, None] - lattice).abs() for lattice in lattices)
+    return [kernel.weight(far.clamp(max=kernel.radius)) * (far <= kernel.radius) for far in distances]
+
+
+def _normalized(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [matrix / matrix.sum(1, keepdim=True) for matrix in matrices]
+
+
+def _along_axes(image: torch.Tensor, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Multiply all lines of an image, axis by axis, by matrices: faster than shifted copies or most convolutions."""
+    with torch.autocast(image.device.type, enabled=False):
+        for axis, matrix in enumerate(matrices[:-1], start=2):
+            lines = image.flatten(axis + 1).flatten(0, axis - 1)
+            image = torch.bmm(matrix.expand(lines.shape[0], -1, -1), lines).view(image.shape)
+        return image @ matrices[-1].t()
+
+
+def _has_fast_convolution(image: torch.Tensor) -> bool:
+    return (
+        image.device.type == "cpu"
+        and image.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+        and not (torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling())
+    )
+
+
+def _convolved(image: torch.Tensor, kernel: _Kernel, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Filter the first two axes of a volume by one convolution, for which the last axis is the channels."""
+    first, second, last = matrices
+    radius, extent = kernel.radius, image.shape[-1]
+    taps = kernel.weight(torch.arange(-radius, radius + 1).abs().to(image))
+    window = (taps[:, None] * taps).expand(extent, 1, -1, -1)
+    with torch.autocast("cpu", enabled=False):
+        planes = F.conv2d(image.flatten(0, 1).permute(0, 3, 1, 2), window, padding=radius, groups=extent)
+        planes = planes.permute(0, 2, 3, 1).div_(first.sum(1)[:, None, None] * second.sum(1)[:, None])
+        return (planes @ _normalized([last])[0].t()).view(image.shape)

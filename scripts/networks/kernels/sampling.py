@@ -134,28 +134,37 @@ def _locate(size: torch.Size, ddf: torch.Tensor) -> tuple[list[torch.Tensor], li
         shape[axis] = -1
         lattice = new_tensor(torch.arange, ddf.shape[2 + axis], ddf).view(shape)
         point = ddf[:, axis] + lattice
-        inside.append((point >= 0) & (point <= extent - 1))
-        point = point.clamp(0, extent - 1)
+        clamped = point.clamp(0, extent - 1)
+        inside.append(clamped == point)
+        corner = clamped.floor().clamp_(max=max(extent - 2, 0))
+        fraction.append(clamped.sub_(corner))
         # clamped as integers, so that a NaN displacement gives NaN and not an index out of range
-        index = point.detach().long().clamp_(0, max(extent - 2, 0))
-        lower.append(index)
-        fraction.append(point - index)
+        lower.append(corner.int().clamp_(0, max(extent - 2, 0)))
     return lower, fraction, inside
+
+
+def _first_corner(size: torch.Size, lower: list[torch.Tensor]) -> torch.Tensor:
+    """Return the flat indices of the lowest of the 2^d corners, (B, *spatial)."""
+    base = lower[0]
+    for index, extent in zip(lower[1:], size[1:]):
+        base = base * extent + index
+    return base
+
+
+def _corner_steps(size: torch.Size) -> list[int]:
+    """Return for each axis how far a flat index moves from the lower to the upper corner."""
+    steps = [1]
+    for extent in reversed(size[1:]):
+        steps.insert(0, steps[0] * extent)
+    return [step if extent > 1 else 0 for step, extent in zip(steps, size)]
 
 
 def _corner_indices(size: torch.Size, lower: list[torch.Tensor]) -> Iterator[torch.Tensor]:
     """Yield the flat indices of the 2^d corners, each (B, 1, points), one at a time to save memory."""
-    strides = [1]
-    for extent in reversed(size[1:]):
-        strides.insert(0, strides[0] * extent)
-    base = lower[0]
-    for index, extent in zip(lower[1:], size[1:]):
-        base = base * extent + index
-    base = base.flatten(1).unsqueeze(1)
-    steps = [stride if extent > 1 else 0 for stride, extent in zip(strides, size)]
+    base = _first_corner(size, [index.long() for index in lower]).flatten(1).unsqueeze(1)
     corners = product((0, 1), repeat=len(size))
     # plain numbers, since copying a tensor of offsets to the GPU would stall it
-    return (base + sum(s for s, bit in zip(steps, bits) if bit) for bits in corners)
+    return (base + sum(s for s, bit in zip(_corner_steps(size), bits) if bit) for bits in corners)
 
 
 def _derivatives(image: torch.Tensor, ddf: torch.Tensor, order: int) -> tuple[Derivatives, list[torch.Tensor]]:
@@ -166,20 +175,24 @@ def _derivatives(image: torch.Tensor, ddf: torch.Tensor, order: int) -> tuple[De
     """
     size = image.shape[2:]
     lower, fraction, inside = _locate(size, ddf)
-    flat = image.flatten(2)
-    shape = (*image.shape[:2], *ddf.shape[2:])
-    corners = (flat.gather(2, index.expand(-1, flat.shape[1], -1)) for index in _corner_indices(size, lower))
-    nodes: list[Derivatives] = [{(): corner.view(shape)} for corner in corners]
-    for axis in reversed(range(len(size))):
-        weight = fraction[axis].unsqueeze(1)
-        nodes = [_merge(low, high, axis, weight, order) for low, high in zip(nodes[0::2], nodes[1::2])]
-    return nodes[0], inside
+    samples = new_tensor(torch.arange, image.shape[0], lower[0]).view(-1, *[1] * len(size))
+    index = _first_corner(size, [lower[0] + samples * size[0], *lower[1:]])
+    channels = [_interpolated(one.flatten(), index.flatten(), size, fraction, order) for one in image.unbind(1)]
+    if len(channels) == 1:
+        return {axes: values.unsqueeze(1) for axes, values in channels[0].items()}, inside
+    return {axes: torch.stack([one[axes] for one in channels], 1) for axes in channels[0]}, inside
 
 
-def _merge(low: Derivatives, high: Derivatives, axis: int, weight: torch.Tensor, order: int) -> Derivatives:
-    merged = {axes: torch.lerp(low[axes], high[axes], weight) for axes in low}
-    merged.update({(axis, *axes): high[axes] - low[axes] for axes in low if len(axes) < order})
-    return merged
+def _interpolated(
+    flat: torch.Tensor, index: torch.Tensor, size: torch.Size, fraction: list[torch.Tensor], order: int, axis: int = 0
+) -> Derivatives:
+    """Merge the corners of one channel from an axis on; the first of them is ``flat[index]``."""
+    if axis == len(size):
+        return {(): flat.index_select(0, index).view(fraction[0].shape)}
+    step = _corner_steps(size)[axis]
+    low, high = (_interpolated(flat[first:], index, size, fraction, order, axis + 1) for first in (0, step))
+    slopes = {(axis, *axes): high[axes] - low[axes] for axes in low if len(axes) < order}
+    return {axes: low[axes].lerp_(high[axes], fraction[axis]) for axes in low} | slopes
 
 
 def _value(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
@@ -188,7 +201,7 @@ def _value(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
 
 def _value_and_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     derivatives, inside = _derivatives(image, ddf, order=1)
-    gradient = [derivatives[(axis,)] * mask.unsqueeze(1) for axis, mask in enumerate(inside)]
+    gradient = [derivatives[(axis,)].mul_(mask.unsqueeze(1)) for axis, mask in enumerate(inside)]
     return derivatives[()], torch.stack(gradient, dim=2)
 
 

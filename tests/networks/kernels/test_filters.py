@@ -41,3 +41,26 @@ def test_gradients_of_first_and_second_order():
     for function in (lambda x: gaussian(x, 0.7), lambda x: window_mean(x, 3).square()):
         assert torch.autograd.gradcheck(function, image)
         assert torch.autograd.gradgradcheck(function, image)
+
+
+@pytest.mark.parametrize("size", [(9, 8, 7), (2, 3, 17)])
+def test_an_evaluation_filters_volumes_as_a_training_does(size):
+    torch.manual_seed(0)
+    image = torch.rand(2, 3, *size)
+    for function in (lambda x: gaussian(x, 0.7), lambda x: window_mean(x, 5)):
+        with torch.no_grad():
+            found = function(image)
+        torch.testing.assert_close(found, function(image))
+        torch.testing.assert_close(found.double(), function(image.double()), rtol=1e-5, atol=1e-6)
+
+
+def test_volumes_are_filtered_by_hand():
+    image = torch.zeros(1, 1, 3, 4, 5)
+    image[0, 0, 0, 1, 4] = 12.0
+    with torch.no_grad():
+        found = window_mean(image, 3)
+    # the windows hold 2 or 3 slices, 2 or 3 rows and 2 or 3 columns
+    assert found[0, 0, 0, 1, 4].item() == pytest.approx(12 / (2 * 3 * 2))
+    assert found[0, 0, 1, 0, 3].item() == pytest.approx(12 / (3 * 2 * 3))
+    assert found[0, 0, 2].abs().max() == 0
+    assert found[0, 0, 0, 1, 2] == 0
