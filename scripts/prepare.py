@@ -23,7 +23,7 @@ import torch
 from monai.data import MetaTensor
 
 from .deformation.grid import apply_affine, lattice, sample
-from .images.alignment import find_affine
+from .images.affine import find_affine
 from .images.brains import check_brain, correct_bias
 from .images.intensities import clamp_padding
 from .images.loading import check_same_grid, open_nifti, read_nifti

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from monai.utils import optional_import
 
-from ..images.alignment import RAS_TO_LPS
-from ..images.frame import set_millimetres
+from ..images.frame import RAS_TO_LPS, set_millimetres
 from ..images.loading import open_nifti, read_voxels
 from ..support.errors import InputError
 from ..support.slabs import slabs

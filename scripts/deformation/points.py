@@ -13,7 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from ..images.alignment import RAS_TO_LPS
+from ..images.frame import RAS_TO_LPS
 from ..support.errors import InputError
 from ..support.files import user_path
 

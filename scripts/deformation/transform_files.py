@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from monai.utils import optional_import
 
-from ..images.alignment import RAS_TO_LPS, place_in_itk
-from ..images.frame import affine_of_itk
+from ..images.frame import RAS_TO_LPS, affine_of_itk, place_in_itk
 from ..images.loading import open_nifti
 from ..support.errors import InputError
 from ..support.files import replace_file, user_path

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from ..deformation.formats import image_like, label_type, save_image
-from ..images.alignment import RAS_TO_LPS
+from ..images.frame import RAS_TO_LPS
 from ..results.summary import write_csv
 from ..support.bundle import versions
 from ..support.errors import InputError

@@ -1,6 +1,7 @@
 """Images from their files to the network: reading, alignment, intensities, brains, synthesis."""
 
-from .alignment import AlignWorldsd, find_affine
+from .affine import find_affine
+from .alignment import AlignWorldsd
 from .brains import CheckBrainsd, CorrectBiasd, brain_transforms
 from .loading import LoadPaird, read_nifti
 from .synthesis import RandSynthesizeT1d

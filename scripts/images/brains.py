@@ -17,7 +17,7 @@ from monai.utils import optional_import
 
 from ..support.errors import InputError
 from ..support.notices import warn
-from .alignment import one_itk_thread, to_itk
+from .affine import one_itk_thread, to_itk
 from .intensities import tissue_floor
 from .synthesis import RandSynthesizeT1d
 

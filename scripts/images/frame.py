@@ -12,15 +12,27 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
+from monai.data import MetaTensor
 from monai.utils import optional_import
 
 from ..support.errors import InputError
 
-__all__ = ["affine_of_itk", "itk_affine", "set_millimetres"]
+__all__ = [
+    "FLIP",
+    "RAS_TO_LPS",
+    "affine_of_itk",
+    "grid_corners",
+    "itk_affine",
+    "place_in_itk",
+    "set_millimetres",
+    "share_inside",
+]
 
 sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])  # signs of the coordinates; the same for LPS to RAS
+FLIP = np.diag([*RAS_TO_LPS, 1.0])
 FORMS = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
 FIELDS = (*FORMS, "srow_x", "srow_y", "srow_z", "pixdim", "xyzt_units")  # all that ITK looks at
 UNKNOWN, MILLIMETRES = 0, 2  # codes of NIfTI, in the lowest three bits of xyzt_units
@@ -120,4 +132,34 @@ def affine_of_itk(image: Any) -> np.ndarray:
     affine = np.eye(4)
     affine[:dims, :dims] = np.array(image.GetDirection()).reshape(dims, dims) * np.array(image.GetSpacing())
     affine[:dims, 3] = image.GetOrigin()
-    return LPS_TO_RAS @ affine
+    return FLIP @ affine
+
+
+def place_in_itk(image: Any, affine: np.ndarray) -> None:
+    """Give a SimpleITK image in 2D or 3D the place of an affine from voxels to RAS millimetres, shape (4, 4)."""
+    dims = image.GetDimension()
+    linear, origin = (FLIP @ affine)[:dims, :dims], (FLIP @ affine)[:dims, 3]
+    spacing = np.linalg.norm(linear, axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(origin.tolist())
+    image.SetDirection((linear / spacing).flatten().tolist())
+
+
+def grid_corners(image: MetaTensor) -> torch.Tensor:
+    """Return the outer corners of the voxel grid in homogeneous voxel coordinates, shape (4, 8)."""
+    ranges = [torch.tensor([-0.5, n - 0.5], dtype=torch.float64) for n in image.shape[1:]]
+    points = torch.stack(torch.meshgrid(*ranges, indexing="ij")).flatten(1)
+    return torch.cat([points, torch.ones(1, points.shape[1], dtype=torch.float64)])
+
+
+def share_inside(fixed: MetaTensor, moving: MetaTensor, alignment: torch.Tensor) -> float:
+    """Return the share of a fixed image that a map between the worlds, shape (4, 4), takes into the moving image.
+
+    It is sampled at 16^3 points.
+    """
+    fractions = [(np.arange(16) + 0.5) / 16 * n - 0.5 for n in fixed.shape[1:]]
+    points = np.stack(np.meshgrid(*fractions, indexing="ij")).reshape(3, -1)
+    points = np.concatenate([points, np.ones((1, points.shape[1]))])
+    found = torch.linalg.solve(moving.affine.double(), alignment @ fixed.affine.double()).numpy() @ points
+    size = np.array(moving.shape[1:])[:, None]
+    return float(((found[:3] >= -0.5) & (found[:3] <= size - 0.5)).all(0).mean())

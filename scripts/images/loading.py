@@ -23,8 +23,7 @@ from ..support.files import user_path
 from ..support.keys import IMAGES, LABELS, MASKS
 from ..support.memory import GIB, memory_bytes
 from ..support.notices import warn
-from .alignment import grid_corners
-from .frame import itk_affine, set_millimetres
+from .frame import grid_corners, itk_affine, set_millimetres
 from .other_formats import BY_ITK, BY_NIBABEL, open_by_itk, open_by_nibabel
 
 __all__ = [

@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 
 from scripts.deformation.grid import apply_affine, lattice, sample
 from scripts.images import AlignWorldsd, LoadPaird, find_affine
-from scripts.images import alignment as alignment_module
+from scripts.images import affine as affine_module
 from scripts.support.errors import InputError
 
 from ..conftest import blobs, load_json, oblique_affine
@@ -50,7 +50,7 @@ def test_no_overlap_in_world_space(save):
     data = LoadPaird(3)(pair(save, shifted(0), shifted(100)))
     with pytest.raises(InputError, match=r"do not overlap in world space: found -0..10 x .* and 100..110 x"):
         AlignWorldsd("world")(data)
-    with pytest.raises(InputError, match="unknown alignment 'center': expected world, centers or affine"):
+    with pytest.raises(InputError, match="unknown alignment 'center': expected world, centers, auto or affine"):
         AlignWorldsd("center")
 
 
@@ -137,12 +137,12 @@ def test_a_rotated_header_makes_no_difference_to_the_registration(infer, samples
 
 def test_an_affine_that_cannot_be_right_names_both_files(save, monkeypatch):
     data = LoadPaird(3)(pair(save))
-    monkeypatch.setattr(alignment_module, "_register", lambda *_: torch.diag(torch.tensor([2.0, 2, 2, 1]).double()))
+    monkeypatch.setattr(affine_module, "_register", lambda *_: torch.diag(torch.tensor([2.0, 2, 2, 1]).double()))
     with pytest.raises(InputError, match=r"fixed: .*f.nii and moving: .*m.nii could not .* 8 times, expected 0.2 to 5"):
         AlignWorldsd("affine")(data)
     far = torch.eye(4, dtype=torch.float64)
     far[0, 3] = 100
-    monkeypatch.setattr(alignment_module, "_register", lambda *_: far)
+    monkeypatch.setattr(affine_module, "_register", lambda *_: far)
     with pytest.raises(InputError, match=r"f.nii and moving: .*m.nii could not be aligned .* a common part"):
         AlignWorldsd("affine")(data)
 
@@ -166,6 +166,6 @@ def test_a_failure_inside_simpleitk_is_one_line(save, monkeypatch):
             "Exception thrown in ...\nITK ERROR: Metric(0x55): All samples map outside. Do this. Or that.\n"
         )
 
-    monkeypatch.setattr(alignment_module, "_register", fail)
+    monkeypatch.setattr(affine_module, "_register", fail)
     with pytest.raises(InputError, match=r"m.nii could not be aligned by an affine map \(All samples"):
         AlignWorldsd("affine")(LoadPaird(3)(pair(save)))

@@ -17,7 +17,7 @@ from monai.data import MetaTensor
 from scripts import Registration
 from scripts.deformation.formats import ddf_to_itk
 from scripts.deformation.transforms import Affine
-from scripts.images.alignment import grid_corners
+from scripts.images.frame import grid_corners
 from scripts.networks import VoxelMorph
 from scripts.registration.inferer import RegistrationInferer
 from scripts.registration.preprocessing import preprocess_pair

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from ...images.alignment import one_itk_thread
+from ...images.affine import one_itk_thread
 
 __all__ = ["bspline", "demons", "greedy", "syn", "unregistered"]
 
