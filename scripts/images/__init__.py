@@ -2,7 +2,8 @@
 
 from .affine import find_affine
 from .alignment import AlignWorldsd
-from .brains import CheckBrainsd, CorrectBiasd, brain_transforms
+from .brains import CheckBrainsd, CorrectBiasd
+from .extraction import ExtractBrainsd, brain_transforms
 from .loading import LoadPaird, read_nifti
 from .synthesis import RandSynthesizeT1d
 
@@ -10,6 +11,7 @@ __all__ = [
     "AlignWorldsd",
     "CheckBrainsd",
     "CorrectBiasd",
+    "ExtractBrainsd",
     "LoadPaird",
     "RandSynthesizeT1d",
     "brain_transforms",

@@ -12,19 +12,17 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import MapTransform
 from monai.utils import optional_import
 
 from ..support.errors import InputError
-from ..support.notices import warn
+from ..support.notices import image_name, warn
 from .affine import one_itk_thread, to_itk
 from .intensities import tissue_floor
-from .synthesis import RandSynthesizeT1d
 
 __all__ = [
     "CheckBrainsd",
     "CorrectBiasd",
-    "brain_transforms",
     "brightness_ratio",
     "check_brain",
     "correct_bias",
@@ -42,57 +40,41 @@ CORRECTED = "bias_corrected"  # entry in the metadata of an image
 BLOCK_MM = 24.0  # large enough to contain some white matter, and small compared with a bias field
 
 
-def brain_transforms(
-    synthesis: bool = False, bias_correction: bool = False, seed: int | None = None
-) -> list[Transform]:
-    """List what happens to a pair of brains as read, before all else.
-
-    Args:
-        synthesis: paint the images from their label maps, see :class:`RandSynthesizeT1d`.
-        bias_correction: correct the bias field, see :class:`CorrectBiasd`.
-        seed: seed of the synthesis; None makes other images each time.
-    """
-    keys = ["fixed", "moving"]
-    transforms: list[Transform] = [RandSynthesizeT1d(seed)] if synthesis else []
-    return [*transforms, *([CorrectBiasd(keys)] if bias_correction else []), CheckBrainsd(keys)]
-
-
 class CheckBrainsd(MapTransform):
     """Warn of images that do not look like those that the brain model was trained on. Changes nothing.
 
-    Each file is named once, in one line, if it is not skull-stripped (:func:`skull_complaint`) or else if it has a
-    strong bias field (:func:`brightness_ratio` above 1.4).
+    A file is named in one line if it is not skull-stripped (:func:`skull_complaint`), or else if it has a strong bias
+    field (:func:`brightness_ratio` above 1.4).
 
     Args:
         keys: keys of the images as they were read: shape (1, X, Y, Z), with the name of the file in
             ``meta["filename_or_obj"]``.
+        advice: what to do where one is not skull-stripped.
     """
 
-    def __init__(self, keys: KeysCollection) -> None:
+    def __init__(self, keys: KeysCollection, advice: str = "") -> None:
         super().__init__(keys)
-        self.seen: set[str] = set()
+        self.advice = advice
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         for key in self.key_iterator(data):
-            file = str(data[key].meta["filename_or_obj"])
-            if file not in self.seen:
-                self.seen.add(file)
-                check_brain(data[key], f"{key}: {file}")
+            check_brain(data[key], f"{key}: {image_name(data[key])}", self.advice)
         return dict(data)
 
 
-def check_brain(image: MetaTensor, name: str) -> None:
+def check_brain(image: MetaTensor, name: str, advice: str = "") -> None:
     """Warn of one image, see :class:`CheckBrainsd`.
 
     Args:
         image: shape (1, X, Y, Z).
         name: how the message names the image.
+        advice: what to do where it is not skull-stripped.
     """
     complaint = skull_complaint(image)
     if complaint:
         warn(
             f"{name} does not look skull-stripped: {complaint}. The model expects skull-stripped brains; "
-            "the result may be poor."
+            f"the result may be poor. {advice}".rstrip()
         )
         return
     ratio = brightness_ratio(image)
@@ -200,17 +182,23 @@ class CorrectBiasd(MapTransform):
     Args:
         keys: keys of the images, shape (1, X, Y, Z).
         spacing: size of the voxels on which the field is estimated, in mm.
+        only_strong: leave images without a strong bias field as they are, see :func:`brightness_ratio`.
 
     Raises:
         InputError: when SimpleITK is missing.
     """
 
-    def __init__(self, keys: KeysCollection, spacing: float = 8.0) -> None:
+    def __init__(self, keys: KeysCollection, spacing: float = 8.0, only_strong: bool = False) -> None:
         super().__init__(keys)
         self.spacing = spacing
+        self.only_strong = only_strong
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return {**data, **{key: correct_bias(data[key], self.spacing) for key in self.key_iterator(data)}}
+        result = dict(data)
+        for key in self.key_iterator(data):
+            if not self.only_strong or brightness_ratio(data[key]) > MAX_BRIGHTNESS_RATIO:
+                result[key] = correct_bias(data[key], self.spacing)
+        return result
 
 
 def correct_bias(image: MetaTensor, spacing: float = 8.0) -> MetaTensor:

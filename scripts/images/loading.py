@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
-from monai.transforms import Transform
+from monai.transforms import ResampleToMatch, Transform
+from monai.utils import convert_to_tensor
 from nibabel.spatialimages import SpatialImage
 
 from ..support.command_line import number
 from ..support.errors import InputError
 from ..support.files import user_path
-from ..support.keys import IMAGES, LABELS, MASKS
+from ..support.keys import BRAIN_MASKS, IMAGES, LABELS, MASKS
 from ..support.memory import GIB, memory_bytes
-from ..support.notices import warn
+from ..support.notices import image_name, warn
 from .frame import grid_corners, itk_affine, set_millimetres
 from .other_formats import BY_ITK, BY_NIBABEL, open_by_itk, open_by_nibabel
 
@@ -33,13 +34,15 @@ __all__ = [
     "check_same_grid",
     "open_image",
     "open_nifti",
+    "read_mask",
     "read_nifti",
     "read_voxels",
 ]
 
 LARGEST = 1e18  # value of an image; its square fits into single precision
 DUST, MOST_DUST = 1e-3, 0.25  # of label maps: how far from a whole number is still that number
-BYTES = {"fixed": 50, "moving": 40, **dict.fromkeys((*LABELS, *MASKS), 8)}  # that a registration takes for each voxel
+# that a registration takes for each voxel
+BYTES = {"fixed": 50, "moving": 40, **dict.fromkeys((*LABELS, *MASKS, *BRAIN_MASKS), 8)}
 MAX_TRAILER = 2**20  # bytes that a compressed file may hold behind its voxels
 
 Source = str | Path | SpatialImage | MetaTensor
@@ -357,3 +360,30 @@ def check_same_grid(label: MetaTensor, image: MetaTensor, name: str, image_name:
         raise InputError(
             f"{name} lies up to {distance:.2f} mm off the grid of {image_name}: expected the same affine as its image."
         )
+
+
+def read_mask(source: Any, role: str, image: MetaTensor, spatial_dims: int) -> MetaTensor:
+    """Read a mask, or probabilities, as 1 and 0 on the grid of its image, to which it is resampled where it must be.
+
+    Raises:
+        InputError: when the file is not usable, holds fractions that are no probabilities, or marks no voxel.
+    """
+    mask = read_nifti(source, role, spatial_dims)
+    values = convert_to_tensor(mask, track_meta=False)
+    whole = bool((values == values.round()).all())
+    if not whole and (values.min() < 0 or values.max() > 1):
+        raise InputError(
+            f"{role}: {image_name(mask)} holds fractions from {values.min():g} to {values.max():g}: expected whole "
+            "numbers, 0 where the image does not count, or probabilities."
+        )
+    mask = MetaTensor((values != 0 if whole else values >= 0.5).float(), meta=mask.meta)
+    try:
+        check_same_grid(mask, image, role, "its image")
+    except InputError:
+        mask = cast(MetaTensor, ResampleToMatch(mode="nearest", padding_mode="zeros")(mask, image))
+    if not mask.any():
+        raise InputError(
+            f"{role}: {image_name(mask)} marks no voxel of {image_name(image)}: expected a number other than 0 where "
+            "the image counts."
+        )
+    return mask

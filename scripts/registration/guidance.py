@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import ResampleToMatch, Transform
+from monai.transforms import Transform
 from monai.utils import convert_to_tensor
 from scipy.ndimage import distance_transform_edt, label
 
@@ -20,7 +20,7 @@ from ..deformation.grid import apply_affine, lattice, sample_grid
 from ..deformation.points import read_points
 from ..deformation.transform_files import read_transform
 from ..images.intensities import ScaleIntensitiesd, clamp_padding
-from ..images.loading import as_nifti, check_same_grid, read_nifti
+from ..images.loading import as_nifti, read_mask, read_nifti
 from ..networks.guidance import GuidanceLayout, Landmarks
 from ..support.command_line import number
 from ..support.errors import InputError
@@ -62,7 +62,7 @@ class LoadGuidanced(Transform):
                     raise InputError(f"use_labels needs both label maps: {key} is missing.")
         for mask, role in zip(MASKS, IMAGES):
             if mask in data:
-                result[mask] = _read_mask(data[mask], mask, data[role], self.spatial_dims)
+                result[mask] = read_mask(data[mask], mask, data[role], self.spatial_dims)
         if any(key in data for key in CONTRASTS):
             counts = [1 + len(data.get(key, ())) for key in CONTRASTS]
             if counts[0] != counts[1]:
@@ -79,28 +79,6 @@ class LoadGuidanced(Transform):
             if affine is not None:
                 del result["initial_transform"]
         return result
-
-
-def _read_mask(source: Any, role: str, image: MetaTensor, spatial_dims: int) -> MetaTensor:
-    mask = read_nifti(source, role, spatial_dims)
-    values = convert_to_tensor(mask, track_meta=False)
-    whole = bool((values == values.round()).all())
-    if not whole and (values.min() < 0 or values.max() > 1):
-        raise InputError(
-            f"{role}: {image_name(mask)} holds fractions from {values.min():g} to {values.max():g}: expected whole "
-            "numbers, 0 where the image does not count, or probabilities."
-        )
-    mask = MetaTensor((values != 0 if whole else values >= 0.5).float(), meta=mask.meta)
-    try:
-        check_same_grid(mask, image, role, "its image")
-    except InputError:
-        mask = cast(MetaTensor, ResampleToMatch(mode="nearest", padding_mode="zeros")(mask, image))
-    if not mask.any():
-        raise InputError(
-            f"{role}: {image_name(mask)} marks no voxel of {image_name(image)}: expected a number other than 0 where "
-            "the image counts."
-        )
-    return mask
 
 
 def _read_landmarks(data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -31,7 +31,7 @@ from ..support.command_line import number
 from ..support.errors import InputError, unknown_option, unwrapped
 from ..support.files import user_path
 from ..support.fingerprint import fingerprint
-from ..support.keys import LANDMARKS
+from ..support.keys import BRAIN_MASKS, LANDMARKS
 from ..support.notices import collect_warnings, image_name
 from .inferer import RegistrationInferer
 from .preprocessing import preprocess_pair
@@ -189,6 +189,7 @@ class Registration:
         label_fixed: Source | None = None,
         mask_fixed: Source | None = None,
         mask_moving: Source | None = None,
+        brain_masks: tuple[Source | None, Source | None] | None = None,
         landmarks: tuple[Points, Points] | None = None,
         initial_transform: str | Path | Transform | np.ndarray | torch.Tensor | None = None,
     ) -> RegisteredPair:
@@ -202,6 +203,7 @@ class Registration:
             label_fixed: a label map on the fixed image's grid, with which the warped one is compared.
             mask_fixed: where the fixed image counts, not 0; the displacement continues smoothly elsewhere.
             mask_moving: the same for the moving image.
+            brain_masks: for a registration of brains, the brain in the fixed and in the moving head; None finds it.
             landmarks: the same points in the fixed and in the moving image: a file, see
                 :func:`~scripts.deformation.points.read_points`, or an array (N, 3), in RAS millimetres.
             initial_transform: where to start, in place of the alignment, from the fixed to the moving world: a file,
@@ -217,6 +219,7 @@ class Registration:
             "label_moving": label_moving,
             "mask_fixed": mask_fixed,
             "mask_moving": mask_moving,
+            **dict(zip(BRAIN_MASKS, brain_masks or ())),
             **dict(zip(LANDMARKS, landmarks or ())),
             "initial_transform": initial_transform,
         }

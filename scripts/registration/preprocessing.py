@@ -35,6 +35,7 @@ def preprocess_pair(
     alignment: str = "world",
     intensity_range: Sequence[float] | None = None,
     native: Sequence[Transform] = (),
+    network: Sequence[Transform] = (),
     labels_on_grid: bool = False,
     memory_limit: float | None = None,
     use_labels: bool = False,
@@ -48,7 +49,9 @@ def preprocess_pair(
         spatial_size: size of the network's grid, in voxels; -1 keeps that of the fixed image.
         alignment: see :class:`AlignWorldsd`.
         intensity_range: see :class:`ScaleIntensitiesd`.
-        native: transforms of the images as they were read, before everything else: checks, bias correction, synthesis.
+        native: transforms of the images as they were read, before everything else: synthesis.
+        network: transforms of the images that the network sees, on their own grids, not of those that are warped and
+            measured: brain extraction, bias correction, checks.
         labels_on_grid: resample the labels to the network's grid, too, for training. Otherwise labels, ``native_fixed``
             and ``native_moving`` keep the images and labels as they were read, for results on the fixed image's grid.
         memory_limit: see :class:`LoadPaird`.
@@ -61,6 +64,7 @@ def preprocess_pair(
         LoadGuidanced(spatial_dims, use_labels),
         *native,
         *([] if labels_on_grid else [CopyItemsd(IMAGES, names=[f"native_{key}" for key in IMAGES])]),
+        *network,
         FillMaskHolesd(),
         *([ClampPaddingd()] if intensity_range is None else []),  # a range clips it anyway
         FindBlankSlicesd(spatial_dims),

@@ -179,9 +179,9 @@ def flatten(metrics: Mapping[str, Any], label_names: Mapping[str, str] | None = 
 class MeasurePair:
     """Measures a registered pair; the result is nested dictionaries for ``metrics.json``.
 
-    The foreground is where the fixed image is above its minimum: the brain in a skull-stripped image, nearly everything
-    in other images. Image similarity is measured in the foreground, folding and the end-point error both there and on
-    the whole grid.
+    The foreground is the brain, where its mask was found or given, or else where the fixed image is above its minimum:
+    the brain in a skull-stripped image, nearly everything in other images. Image similarity is measured in the
+    foreground, folding and the end-point error both there and on the whole grid.
 
     Args:
         spatial_dims: 2 or 3, as the network; for 2, the field and the surfaces are measured slice by slice.
@@ -213,7 +213,8 @@ class MeasurePair:
         fixed, ddf = _plain(pair.fixed)[0], _plain(pair.ddf)
         chosen = self._chosen_slices(fixed.shape[2])
         fixed = fixed.clamp(min=pair.floors["fixed"])
-        foreground = (fixed > fixed.min().item()) & chosen
+        brain = pair.brain_masks.get("brain_mask_fixed")
+        foreground = (fixed > fixed.min().item() if brain is None else _plain(brain)[0] > 0) & chosen
         areas = {"whole_grid": chosen.expand_as(foreground), "foreground": foreground}
         metrics: dict[str, Any] = {**_similarity(pair, foreground), "folding": self._folding(pair, areas)}
         if pair.true_ddf is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..support.errors import InputError
 
-__all__ = ["OUTPUTS", "check_scheme", "every_name", "file_names"]
+__all__ = ["ON_REQUEST", "OUTPUTS", "check_scheme", "every_name", "file_names"]
 
 OUTPUTS = (
     "moving_warped.nii.gz",
@@ -18,9 +18,12 @@ OUTPUTS = (
     "displacement_inverse.nii.gz",
     "jacobian_determinant.nii.gz",
     "alignment.mat",
+    "brain_mask_fixed.nii.gz",
+    "brain_mask_moving.nii.gz",
     "overview.png",
     "metrics.json",
 )
+ON_REQUEST = ("brain_mask_fixed.nii.gz", "brain_mask_moving.nii.gz")
 SCHEMES = (None, "bids")
 ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9]+)")  # of BIDS: a key and its value
 STARTS = ("sub-", "tpl-")  # of a name of BIDS
@@ -63,6 +66,8 @@ def file_names(inputs: Mapping[str, Any], scheme: str | None) -> dict[str, str]:
         "displacement_inverse.nii.gz": _name(back, "xfm.nii.gz"),
         "jacobian_determinant.nii.gz": _name({**image, "desc": "jacobian"}, "map.nii.gz"),
         "alignment.mat": _name({**there, "desc": "alignment"}, "xfm.mat"),
+        "brain_mask_fixed.nii.gz": _name({**fixed, "desc": "brain"}, "mask.nii.gz"),
+        "brain_mask_moving.nii.gz": _name({**moving, "desc": "brain"}, "mask.nii.gz"),
         "overview.png": _name({**there, "desc": "overview"}, "xfm.png"),
         "metrics.json": "metrics.json",
     }

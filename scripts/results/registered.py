@@ -20,7 +20,7 @@ from ..deformation.jacobian import jacobian_determinant
 from ..deformation.transforms import Chain, before_network
 from ..images.intensities import find_range, tissue_floor
 from ..support.files import user_path
-from ..support.keys import IMAGES
+from ..support.keys import BRAIN_MASKS, IMAGES
 from ..support.notices import collect_warnings
 from .names import check_scheme
 from .writer import choose_outputs, write_results
@@ -48,6 +48,7 @@ class RegisteredPair:
     Attributes:
         fixed, moving: the images as read, each on its own grid.
         label_fixed, label_moving: the label maps as read, or None.
+        brain_masks: the masks of the brains that the network saw, by their keys, each on its own grid.
         intensity_range: the intensities that became 0 and 1; None means those of each image by itself.
         ddf: the displacement in voxels: warped(x) = moving(x + ddf(x)).
         warnings: warnings about the images or the result, one line each.
@@ -71,6 +72,7 @@ class RegisteredPair:
         self.moving: MetaTensor = data["native_moving"]
         self.label_fixed: MetaTensor | None = data.get("label_fixed")
         self.label_moving: MetaTensor | None = data.get("label_moving")
+        self.brain_masks: dict[str, MetaTensor] = {key: data[key] for key in BRAIN_MASKS if key in data}
         self.alignment: torch.Tensor = data["alignment"]
         self.before_network = before_network(data)
         self.intensity_range: tuple[float, float] | None = data.get("intensity_range")

@@ -30,7 +30,7 @@ from ..support.files import (
     user_path,
 )
 from ..support.keys import CONTRASTS, FILES, IMAGES
-from .names import OUTPUTS, check_scheme, every_name, file_names
+from .names import ON_REQUEST, OUTPUTS, check_scheme, every_name, file_names
 from .overview import draw_overview
 
 if TYPE_CHECKING:
@@ -43,13 +43,14 @@ def choose_outputs(names: Sequence[str] | str | None) -> tuple[str, ...]:
     """Return the files of ``OUTPUTS`` with these names; ``metrics.json`` is always one of them.
 
     Args:
-        names: names without their endings, such as ``displacement``; None means all files.
+        names: names without their endings, such as ``displacement``; None means all files but the masks of brains.
 
     Raises:
         InputError: when there is no such file.
     """
     known = {file.partition(".")[0]: file for file in OUTPUTS}
-    wanted = list(known) if names is None else [names] if isinstance(names, str) else list(names)
+    usual = [name for name, file in known.items() if file not in ON_REQUEST]
+    wanted = usual if names is None else [names] if isinstance(names, str) else list(names)
     for name in wanted:
         if name not in known:
             raise InputError(f"--outputs has '{name}': expected some of {', '.join(known)}.")
@@ -250,5 +251,8 @@ def _write(file: str, result: RegisteredPair, fixed: nib.Nifti1Image, moving: ni
             scalar(result.jacobian)
         case "alignment" if "displacement" not in result.inputs and not np.array_equal(result.alignment, np.eye(4)):
             write_transform(Chain([Affine(result.alignment)]), path, Images(fixed, moving))
+        case "brain_mask_fixed" | "brain_mask_moving" as key if key in result.brain_masks:
+            image, mask = (fixed if key.endswith("fixed") else moving), result.brain_masks[key]
+            save_image(image_like(np.asarray(mask).reshape(image.shape[:3]).astype(np.uint8), image), path)
         case "overview":
             draw_overview(result, path)
