@@ -66,8 +66,8 @@ def file_names(inputs: Mapping[str, Any], scheme: str | None) -> dict[str, str]:
         "displacement_inverse.nii.gz": _name(back, "xfm.nii.gz"),
         "jacobian_determinant.nii.gz": _name({**image, "desc": "jacobian"}, "map.nii.gz"),
         "alignment.mat": _name({**there, "desc": "alignment"}, "xfm.mat"),
-        "brain_mask_fixed.nii.gz": _name({**fixed, "desc": "brain"}, "mask.nii.gz"),
-        "brain_mask_moving.nii.gz": _name({**moving, "desc": "brain"}, "mask.nii.gz"),
+        "brain_mask_fixed.nii.gz": _name({**shared, "space": space, "desc": "brain"}, "mask.nii.gz"),
+        "brain_mask_moving.nii.gz": _name({**shared, "space": source, "desc": "brain"}, "mask.nii.gz"),
         "overview.png": _name({**there, "desc": "overview"}, "xfm.png"),
         "metrics.json": "metrics.json",
     }

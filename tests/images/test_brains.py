@@ -91,15 +91,14 @@ def test_the_brightness_ratio_of_a_known_field():
     assert brightness_ratio(volume(box(30, 20))) == 1, "too few blocks"
 
 
-def test_the_shipped_brains_pass_and_others_are_named_once(brain, caplog):
+def test_the_shipped_brains_pass_and_others_are_named(brain, caplog):
     check = CheckBrainsd(("fixed", "moving"))
     check({"fixed": brain, "moving": brain})
     assert not caplog.records
     noise = 5 * torch.rand(brain.shape, generator=torch.Generator().manual_seed(0))
     noisy = with_values(brain, brain.as_tensor() + noise, "noisy.nii.gz")
     biased = with_values(brain, brain.as_tensor() * field_inside(brain), "biased.nii.gz")
-    for _ in range(2):
-        data = check({"fixed": noisy, "moving": biased})
+    data = check({"fixed": noisy, "moving": biased})
     assert data["fixed"] is noisy
     first, second = (record.getMessage() for record in caplog.records)
     assert first.startswith(

@@ -23,7 +23,7 @@ def registered(values, dims=3, **changes):
         **{"fixed": image, "moving": image, "label_fixed": None, "label_moving": None},
         **{"floors": dict.fromkeys(IMAGES, -np.inf), "ranges": dict.fromkeys(IMAGES, limits)},
         **{"resampled": image, "warped": image, "ddf": torch.zeros(3, *values.shape), "true_ddf": None},
-        **changes,
+        **{"brain_masks": {}, **changes},
     }
     determinant = jacobian_determinant(by_image(known["ddf"], dims))
     return SimpleNamespace(jacobian=as_volume(determinant, dims)[None], **known)
@@ -110,6 +110,17 @@ def test_the_foreground_is_where_the_fixed_image_is_above_its_minimum(background
     assert metrics["folding"]["whole_grid"]["folding_percent"] == pytest.approx(100 * 2 / 6)
     assert metrics["end_point_error"]["foreground"] == {"mean_voxel": 0, "mean_mm": 0}
     assert metrics["end_point_error"]["whole_grid"]["mean_voxel"] == pytest.approx(2 / 6)
+
+
+def test_the_foreground_is_the_brain_where_it_is_known():
+    values, brain = ramp(), torch.zeros(6, 4, 3)
+    brain[:3] = 1
+    ddf = torch.zeros(3, 6, 4, 3)
+    ddf[0] = torch.tensor([0.0, 0, 0, 0, 0, -2]).view(-1, 1, 1)  # folds between rows 4 and 5
+    masks = {"brain_mask_fixed": meta(brain)}
+    metrics = MeasurePair(3)(registered(values, ddf=ddf, brain_masks=masks))
+    assert metrics["folding"]["foreground"]["folding_percent"] == 0
+    assert metrics["folding"]["whole_grid"]["folding_percent"] == pytest.approx(100 * 2 / 6)
 
 
 def test_ids_that_vanish_are_named_on_the_screen_and_in_the_metrics(caplog):

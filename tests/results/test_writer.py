@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from scipy.io import loadmat
 
 from scripts.results.names import file_names
-from scripts.results.writer import OUTPUTS, RegistrationWriter, write_results
+from scripts.results.writer import RegistrationWriter, choose_outputs, write_results
 from scripts.support.errors import InputError
 
 from ..conftest import blobs, load_json
@@ -24,6 +24,9 @@ ALIGNMENT = torch.tensor([[1.0, 0.1, 0, 2], [0, 1, 0, -3], [0, 0, 1.2, 5], [0, 0
 def pair(save, tmp_path):
     (tmp_path / "model.pt").write_bytes(b"weights")
     return {"name": "case", "fixed": save("f.nii", blobs((8, 7, 6))), "moving": save("m.nii", blobs((8, 7, 6), 1))}
+
+
+USUAL = choose_outputs(None)
 
 
 def result(pair, with_label=True, **changes):
@@ -45,6 +48,7 @@ def result(pair, with_label=True, **changes):
         "ranges": {"fixed": (0.0, 1.0), "moving": (0.0, 1.0)},
         "jacobian": torch.ones(1, 8, 7, 6),
         "alignment": ALIGNMENT,
+        "brain_masks": {"brain_mask_fixed": image > 0, "brain_mask_moving": image > 1},
         "label_warped": torch.full((1, 8, 7, 6), 70000.0) if with_label else None,
     }
     return SimpleNamespace(**{**values, **changes})
@@ -57,7 +61,7 @@ def writer(tmp_path, **options):
 def test_writes_all_files_and_nothing_else(pair, tmp_path):
     writer(tmp_path).write(result(pair))
     folder = tmp_path / "out" / "case"
-    assert sorted(p.name for p in folder.iterdir()) == sorted(OUTPUTS)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(USUAL)
     metrics = load_json(folder / "metrics.json")
     assert metrics["ncc"] is None
     assert metrics["warnings"] == ["fixed: f.nii is odd."]
@@ -172,7 +176,7 @@ def test_what_a_killed_run_left_is_removed(pair, tmp_path):
     (folder / ".partial_x" / "displacement.nii.gz").write_text("half")
     (folder / ".partial_y").write_text("")
     assert writer(tmp_path).is_done(pair)
-    assert sorted(p.name for p in folder.iterdir()) == sorted(OUTPUTS)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(USUAL)
     (folder / ".partial_x").mkdir()  # killed while the files moved to their places: the result is in parts
     (folder / "metrics.json").unlink()
     assert not writer(tmp_path).is_done(pair)
@@ -205,9 +209,18 @@ def test_only_the_outputs_that_are_asked_for_are_computed_and_written(pair, tmp_
         writer(tmp_path, outputs=["warped"])
 
 
+def test_masks_of_brains_are_written_on_request(pair, tmp_path):
+    writer(tmp_path, outputs=["brain_mask_fixed", "brain_mask_moving"]).write(result(pair))
+    for role in ("fixed", "moving"):
+        mask = nib.load(tmp_path / "out" / "case" / f"brain_mask_{role}.nii.gz")
+        assert mask.get_data_dtype() == np.uint8
+        assert np.array_equal(mask.dataobj, blobs((8, 7, 6)) > (0 if role == "fixed" else 1))
+        assert np.array_equal(mask.affine, nib.load(pair[role]).affine)
+
+
 def test_names_of_bids_are_done_replaced_and_kept_like_others(pair, tmp_path, save):
     bids, plain = writer(tmp_path, names="bids"), writer(tmp_path)
-    names = {*file_names(pair, "bids").values()}
+    names = {file_names(pair, "bids")[file] for file in USUAL}
     assert "from-m_to-f_mode-image_xfm.nii.gz" in names
     folder = tmp_path / "out" / "case"
     bids.write(result(pair))
@@ -215,7 +228,7 @@ def test_names_of_bids_are_done_replaced_and_kept_like_others(pair, tmp_path, sa
     assert bids.is_done(pair)
     for other in (plain, writer(tmp_path, names="bids", overwrite=True)):
         other.write(result(pair))  # what had other names is gone
-        assert {path.name for path in folder.iterdir()} == ({*OUTPUTS} if other is plain else names)
+        assert {path.name for path in folder.iterdir()} == ({*USUAL} if other is plain else names)
     with pytest.raises(InputError, match=r"out/case holds the result of other options: .*--overwrite true"):
         plain.is_done(pair)
     assert writer(tmp_path, names="bids", outputs=["displacement"]).is_done(pair)
