@@ -3,7 +3,8 @@
     python -m scripts.prepare --dataset_dir DIR --output_dir OUT
 
 reads DIR/<subject>/t1.nii.gz and DIR/<subject>/seg.nii.gz, of which one may be missing, and writes files with the same
-names below OUT. They are skull-stripped if the label map allows it, aligned to a template by an affine map, and sampled
+names below OUT. They are skull-stripped by the label map where it allows that, by brain_mask.nii.gz where there is one,
+or by deepbet where it is installed; aligned to a template by an affine map, and sampled
 once.
 """
 
@@ -25,6 +26,7 @@ from monai.data import MetaTensor
 from .deformation.grid import apply_affine, lattice, sample
 from .images.affine import find_affine
 from .images.brains import check_brain, correct_bias
+from .images.extraction import extract_brain
 from .images.intensities import clamp_padding
 from .images.loading import check_same_grid, open_nifti, read_nifti
 from .images.synthesis import paint_t1, without_extracerebral
@@ -38,6 +40,7 @@ __all__ = ["Target", "main", "prepare_subject", "prepare_subjects"]
 logger = logging.getLogger(__name__)
 
 IMAGE, LABEL = FILES = ("t1.nii.gz", "seg.nii.gz")
+MASK = "brain_mask.nii.gz"
 MNI152_CENTER = (0.0, -18.0, 8.0)  # mm; with 96 x 112 x 96 voxels of 2 mm the grid of the shipped samples
 MARK = "gradirn.prepare "  # begins the description in the headers of the results
 MIN_OVERLAP = 0.85  # Dice of brain and template; .91 to .96 if the alignment is right and both include CSF
@@ -160,7 +163,7 @@ def prepare_subject(
 
 
 def _read(folder: Path) -> dict[str, MetaTensor]:
-    """Read the volumes of a subject; set the image's minimum and everything extra-cerebral to 0."""
+    """Read the volumes of a subject; set the image's minimum and everything outside of the brain to 0."""
     paths = {file: folder / file for file in FILES if (folder / file).is_file()}
     volumes = {file: read_nifti(path, file.partition(".")[0], label=file == LABEL) for file, path in paths.items()}
     if IMAGE in volumes:
@@ -169,10 +172,13 @@ def _read(folder: Path) -> dict[str, MetaTensor]:
         whole, brain = volumes[LABEL], without_extracerebral(volumes[LABEL])
         if IMAGE in volumes:
             check_same_grid(whole, volumes[IMAGE], f"seg: {paths[LABEL]}", str(paths[IMAGE]))
-            if not torch.equal(brain, whole):
+            if not torch.equal(brain, whole) and not (folder / MASK).is_file():
                 stripped = torch.where(brain.as_tensor() > 0, volumes[IMAGE].as_tensor(), 0)
                 volumes[IMAGE] = MetaTensor(stripped, meta=volumes[IMAGE].meta)
         volumes[LABEL] = brain
+    if IMAGE in volumes:
+        mask = str(folder / MASK) if (folder / MASK).is_file() else None
+        volumes[IMAGE] = _background_at_zero(extract_brain(volumes[IMAGE], "t1", mask=mask)[0], "t1")
     return volumes
 
 
@@ -186,7 +192,7 @@ def _describe_overlap(results: dict[str, MetaTensor], target: Target) -> str:
 
 def _mark(folder: Path, target: Target, affine: bool, bias_correction: bool) -> str:
     """What the headers of the results say: it differs where the files of a subject or the options differ."""
-    files = {file: sha256(folder / file) for file in FILES if (folder / file).is_file()}
+    files = {file: sha256(folder / file) for file in (*FILES, MASK) if (folder / file).is_file()}
     template = hashlib.sha256(target.template.as_tensor().numpy().tobytes()).hexdigest()
     grid = target.affine.tolist(), target.shape, target.code
     return MARK + fingerprint(files, template, grid, affine, bias_correction)

@@ -37,11 +37,11 @@ def find_affine(fixed: MetaTensor, moving: MetaTensor) -> torch.Tensor:
     """Register two volumes by an affine map with SimpleITK: rigid, then 12 degrees of freedom, coarse to fine.
 
     The measure is mutual information (Mattes et al. 2003), so that the contrasts may differ. The rigid stage starts
-    from the scanner coordinates, from the two best of 125 rotations with aligned centres of mass, and from the best of
+    from the scanner coordinates, from the four best of 125 rotations with aligned centres of mass, and from the best of
     the 23 other orientations of the axes, for lying or upside-down heads and wrong headers. A moving image in another
-    orientation is turned, with a warning. One that is more alike when it is mirrored from left to right is only warned
-    of, since two sides of a body resemble each other. All runs on one thread with fixed samples, so that the same files
-    give the same map.
+    orientation is turned, with a warning. It is only a warning where the moving image is more alike when it is mirrored
+    from left to right, since two sides of a body resemble each other, and where the result is hardly better than
+    another orientation. All runs on one thread with fixed samples, so that the same files give the same map.
 
     Args:
         fixed: shape (1, X, Y, Z), with its affine (voxel to RAS millimetres) and the name of its file in
@@ -135,9 +135,15 @@ def _register(fixed: MetaTensor, moving: MetaTensor) -> torch.Tensor:
 
 def _first(stage: _Stage) -> tuple[Any, bool]:
     """Return the best of several starts after the first stage, and whether it turns the moving image."""
-    upright, likeness = stage.best_of([stage.world(), *stage.most_alike(stage.rotations(START_ANGLES), 2)])
+    upright, likeness = stage.best_of([stage.world(), *stage.most_alike(stage.rotations(START_ANGLES), 4)])
     turned, turned_likeness = stage.best_of(stage.most_alike(stage.orientations(), 1))
     is_turned = turned_likeness > TURNED * likeness
+    if not is_turned and likeness < TURNED * turned_likeness:
+        fixed, moving = (image_name(image) for image in stage.images)
+        warn(
+            f"the affine alignment of moving: {moving} to fixed: {fixed} is not to be trusted: they are nearly as much "
+            f"alike in another orientation (mutual information {turned_likeness:.2f} against {likeness:.2f})."
+        )
     return (turned if is_turned else upright), is_turned
 
 

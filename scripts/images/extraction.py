@@ -19,9 +19,9 @@ from ..support.errors import InputError
 from ..support.keys import IMAGES
 from ..support.notices import image_name, warn
 from .brains import BRAIN_LITRES, CheckBrainsd, CorrectBiasd, skull_complaint
-from .loading import read_mask
+from .loading import Source, read_mask
 
-__all__ = ["ExtractBrainsd", "brain_transforms", "find_brain"]
+__all__ = ["ExtractBrainsd", "brain_transforms", "extract_brain", "find_brain"]
 
 deepbet, HAS_DEEPBET = optional_import("deepbet")
 
@@ -76,25 +76,40 @@ class ExtractBrainsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(data):
-            image, mask_key = data[key], BRAIN_MASK.format(key)
-            mask = read_mask(data[mask_key], mask_key, image, 3) if mask_key in data else self._find(image, str(key))
+            mask_key = BRAIN_MASK.format(key)
+            result[key], mask = extract_brain(data[key], str(key), self.mode, data.get(mask_key))
             if mask is not None:
-                inside = mask.as_tensor() > 0
-                values = image.as_tensor()
-                result[key] = MetaTensor(torch.where(inside, values, values[inside].min()), meta=image.meta)
                 result[mask_key] = mask
         return result
 
-    def _find(self, image: MetaTensor, key: str) -> MetaTensor | None:
-        if self.mode is False or (self.mode == "auto" and not (HAS_DEEPBET and skull_complaint(image))):
-            return None
+
+def extract_brain(
+    image: MetaTensor, role: str, mode: str | bool = "auto", mask: Source | None = None
+) -> tuple[MetaTensor, MetaTensor | None]:
+    """Set everything outside of the brain of one image to the minimum of the brain, see :class:`ExtractBrainsd`.
+
+    Args:
+        image: shape (1, X, Y, Z), with its affine.
+        role: the key of the image, for messages.
+        mode: whether to look for the brain.
+        mask: the user's own mask.
+
+    Returns:
+        the image, and the mask of its brain, or the image as it was, and None.
+    """
+    if mask is not None:
+        mask = read_mask(mask, BRAIN_MASK.format(role), image, 3)
+    elif mode is True or (mode == "auto" and HAS_DEEPBET and skull_complaint(image)):
         mask, litres = find_brain(image)
         if mask is None:
             warn(
-                f"{key}: {image_name(image)}: no brain was found in it: found {litres:.2g} litres, expected "
+                f"{role}: {image_name(image)}: no brain was found in it: found {litres:.2g} litres, expected "
                 f"{BRAIN_LITRES[0]} to {BRAIN_LITRES[1]}. It is registered as it is, and the result may be wrong."
             )
-        return mask
+    if mask is None:
+        return image, None
+    inside, values = mask.as_tensor() > 0, image.as_tensor()
+    return MetaTensor(torch.where(inside, values, values[inside].min()), meta=image.meta), mask
 
 
 def find_brain(image: MetaTensor) -> tuple[MetaTensor | None, float]:
