@@ -12,13 +12,14 @@ from monai.transforms import Transform
 from monai.utils import ensure_tuple
 
 from ..support.errors import InputError
-from ..support.notices import image_name
+from ..support.notices import image_name, warn
 from .affine import find_affine, is_aligned
 from .frame import grid_corners, share_inside
 
 __all__ = ["AlignWorldsd"]
 
 MODES = ("world", "centers", "auto", "affine")
+MIN_SEEN = 0.6  # of the foreground of the fixed image, in the moving image; two crops share .65 and more
 
 
 class AlignWorldsd(Transform):
@@ -55,6 +56,12 @@ class AlignWorldsd(Transform):
                 f"fixed: {image_name(fixed)} and moving: {image_name(moving)} do not overlap in world space: found "
                 f"{_extent(fixed)} and {_extent(moving)}, expected a common part; --alignment centers or affine "
                 "ignores the origins."
+            )
+        seen = share_inside(fixed, moving, alignment, foreground=True)
+        if seen < MIN_SEEN:
+            warn(
+                f"{100 * (1 - seen):.0f} % of fixed: {image_name(fixed)} lie outside of moving: {image_name(moving)}: "
+                "the displacement is only continued there."
             )
         aligned = {key: data[key].clone() for key in self.keys if key in data}
         for image in aligned.values():

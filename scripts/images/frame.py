@@ -152,14 +152,22 @@ def grid_corners(image: MetaTensor) -> torch.Tensor:
     return torch.cat([points, torch.ones(1, points.shape[1], dtype=torch.float64)])
 
 
-def share_inside(fixed: MetaTensor, moving: MetaTensor, alignment: torch.Tensor) -> float:
-    """Return the share of a fixed image that a map between the worlds, shape (4, 4), takes into the moving image.
+def share_inside(fixed: MetaTensor, moving: MetaTensor, alignment: torch.Tensor, foreground: bool = False) -> float:
+    """Return the share of a fixed image that a map between the worlds takes into the moving image.
 
-    It is sampled at 16^3 points.
+    Args:
+        fixed: shape (1, X, Y, Z), with its affine.
+        moving: the same for the moving image.
+        alignment: the map, shape (4, 4). It is sampled at 16^3 points.
+        foreground: leave out the points where the fixed image has its minimum.
     """
     fractions = [(np.arange(16) + 0.5) / 16 * n - 0.5 for n in fixed.shape[1:]]
     points = np.stack(np.meshgrid(*fractions, indexing="ij")).reshape(3, -1)
+    if foreground:
+        values = fixed.as_tensor()[0][tuple(torch.from_numpy(points.round().astype(int)))]
+        points = points[:, (values > fixed.min()).numpy()]
     points = np.concatenate([points, np.ones((1, points.shape[1]))])
     found = torch.linalg.solve(moving.affine.double(), alignment @ fixed.affine.double()).numpy() @ points
     size = np.array(moving.shape[1:])[:, None]
-    return float(((found[:3] >= -0.5) & (found[:3] <= size - 0.5)).all(0).mean())
+    inside = ((found[:3] >= -0.5) & (found[:3] <= size - 0.5)).all(0)
+    return float(inside.mean()) if len(inside) else 0.0

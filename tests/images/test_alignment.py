@@ -54,6 +54,16 @@ def test_no_overlap_in_world_space(save):
         AlignWorldsd("center")
 
 
+def test_what_the_moving_image_does_not_show_is_said(save, caplog):
+    data = LoadPaird(3)(pair(save, shifted(0), shifted(2)))
+    AlignWorldsd("world")(data)
+    assert not caplog.records, "eight of ten planes are seen"
+    AlignWorldsd("world")(LoadPaird(3)(pair(save, shifted(0), shifted(5))))
+    # blobs have values above their minimum nearly everywhere; 16 sampled planes, of which 8 lie in the upper half
+    assert "50 % of fixed: " in caplog.text
+    assert "m.nii: the displacement is only continued there." in caplog.text
+
+
 # rotation by (20, -12) degrees, scaling by (1.1, 0.92, 1.05), shear and shift: nothing is symmetric
 KNOWN = torch.from_numpy(oblique_affine((1.1, 0.92, 1.05), (21, -13, 34), (20, -12), (1, 1, 1)))
 KNOWN[:3, :3] @= torch.tensor([[1, 0.08, -0.05], [0, 1, 0.06], [0, 0, 1]], dtype=torch.float64)
