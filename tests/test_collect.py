@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from scripts.collect import main
+from scripts.results.names import USUAL
 from scripts.results.summary import EvaluationSummary
-from scripts.results.writer import OUTPUTS
 from scripts.support.bundle import versions
 from scripts.support.errors import InputError
 
@@ -76,9 +76,9 @@ def test_parts_give_the_files_of_one_run_in_any_order_and_again(infer, samples, 
     for shard in ("2/2", "1/2", "2/3"):  # the last one has nothing left to do
         infer(datalist=pairs, output_dir=str(tmp_path / "parts"), shard=shard)
     files = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*.*"))
-    assert len(files) == 3 * (len(OUTPUTS) - 1)  # without an alignment
+    assert len(files) == 3 * (len(USUAL) - 1)  # without an alignment
     for file in files:
-        if file.name != OUTPUTS[-1]:  # which holds seconds
+        if file.name != USUAL[-1]:  # which holds seconds
             assert (tmp_path / "parts" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     assert main([str(tmp_path / "parts"), "--datalist", pairs]) == 0
     assert len(rows(tmp_path / "parts" / "cohort.csv")) == 3

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from scripts.results.writer import OUTPUTS
+from scripts.results.names import USUAL
 
 from .conftest import ROOT, blobs, load_json, message_of, oblique_affine
 
@@ -81,7 +81,7 @@ def test_written_displacements_measured_again_give_the_same_numbers(evaluate, sa
     pairs, _ = one_sample(samples, tmp_path)
     folder = tmp_path / "network"
     (first,) = evaluate(datalist=pairs, save_results="true", output_dir=str(folder)).values()
-    assert sorted(path.name for path in (folder / "SC-N-10").iterdir()) == sorted({*OUTPUTS} - {"alignment.mat"})
+    assert sorted(path.name for path in (folder / "SC-N-10").iterdir()) == sorted({*USUAL} - {"alignment.mat"})
     # without the network, and without its weights
     options = {"displacements": str(folder), "true_displacements": str(folder), "weights": "none.pt"}
     (second,) = evaluate(datalist=pairs, **options).values()
@@ -245,9 +245,7 @@ def test_two_processes_register_each_pair_of_a_list_once_and_report_what_fails(s
     assert result.stderr.count("error: 1 of 4 pairs failed: bad.") == 2
     assert "registered 3, skipped 0 finished, failed 1" in result.stdout + result.stderr
     for name in ("a", "b", "c"):
-        assert sorted(path.name for path in (tmp_path / "out" / name).iterdir()) == sorted(
-            {*OUTPUTS} - {"alignment.mat"}
-        )
+        assert sorted(path.name for path in (tmp_path / "out" / name).iterdir()) == sorted({*USUAL} - {"alignment.mat"})
     result = torchrun("inference", tmp_path, datalist=datalist(tmp_path, *names), output_dir=tmp_path / "out")
     assert result.returncode == 0
     assert "registered 0, skipped 3 finished, failed 0" in result.stdout + result.stderr

@@ -13,7 +13,7 @@ from monai.bundle import ckpt_export
 from scipy.ndimage import map_coordinates
 
 from scripts.networks import CNN, LNCC, Demons, Features, GraDIRN
-from scripts.results.writer import OUTPUTS
+from scripts.results.names import USUAL
 
 from .conftest import ROOT, blobs, load_json, message_of, oblique_affine
 
@@ -33,9 +33,9 @@ def cardiac_pair(samples):
 def test_a_cardiac_pair_gives_seven_files_on_the_fixed_grid(infer, samples, tmp_path):
     pair = cardiac_pair(samples)
     infer(**pair, output_dir=str(tmp_path / "out"))
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted({*OUTPUTS} - {"alignment.mat"})
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted({*USUAL} - {"alignment.mat"})
     fixed = nib.load(pair["fixed"])
-    for name in OUTPUTS[:5]:
+    for name in USUAL[:5]:
         image = nib.load(tmp_path / "out" / name)
         assert image.shape[:3] == fixed.shape
         np.testing.assert_allclose(image.affine, fixed.affine, atol=1e-4)

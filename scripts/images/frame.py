@@ -170,4 +170,4 @@ def share_inside(fixed: MetaTensor, moving: MetaTensor, alignment: torch.Tensor,
     found = torch.linalg.solve(moving.affine.double(), alignment @ fixed.affine.double()).numpy() @ points
     size = np.array(moving.shape[1:])[:, None]
     inside = ((found[:3] >= -0.5) & (found[:3] <= size - 0.5)).all(0)
-    return float(inside.mean()) if len(inside) else 0.0
+    return float(inside.mean()) if len(inside) else 1.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..support.errors import InputError
 
-__all__ = ["ON_REQUEST", "OUTPUTS", "check_scheme", "every_name", "file_names"]
+__all__ = ["OUTPUTS", "USUAL", "check_scheme", "every_name", "file_names"]
 
 OUTPUTS = (
     "moving_warped.nii.gz",
@@ -23,7 +23,7 @@ OUTPUTS = (
     "overview.png",
     "metrics.json",
 )
-ON_REQUEST = ("brain_mask_fixed.nii.gz", "brain_mask_moving.nii.gz")
+USUAL = tuple(file for file in OUTPUTS if not file.startswith("brain_mask"))  # the others are written on request
 SCHEMES = (None, "bids")
 ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9]+)")  # of BIDS: a key and its value
 STARTS = ("sub-", "tpl-")  # of a name of BIDS

@@ -30,7 +30,7 @@ from ..support.files import (
     user_path,
 )
 from ..support.keys import CONTRASTS, FILES, IMAGES
-from .names import ON_REQUEST, OUTPUTS, check_scheme, every_name, file_names
+from .names import OUTPUTS, USUAL, check_scheme, every_name, file_names
 from .overview import draw_overview
 
 if TYPE_CHECKING:
@@ -49,8 +49,13 @@ def choose_outputs(names: Sequence[str] | str | None) -> tuple[str, ...]:
         InputError: when there is no such file.
     """
     known = {file.partition(".")[0]: file for file in OUTPUTS}
-    usual = [name for name, file in known.items() if file not in ON_REQUEST]
-    wanted = usual if names is None else [names] if isinstance(names, str) else list(names)
+    wanted = (
+        [file.partition(".")[0] for file in USUAL]
+        if names is None
+        else [names]
+        if isinstance(names, str)
+        else list(names)
+    )
     for name in wanted:
         if name not in known:
             raise InputError(f"--outputs has '{name}': expected some of {', '.join(known)}.")
@@ -158,7 +163,7 @@ def write_results(
     result: RegisteredPair,
     folder: Path,
     overwrite: bool = False,
-    outputs: Sequence[str] = OUTPUTS,
+    outputs: Sequence[str] = USUAL,
     names: str | None = None,
 ) -> None:
     """Write files of ``OUTPUTS``. ``metrics.json`` is the last one: if it exists, all files exist.

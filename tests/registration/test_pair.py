@@ -13,7 +13,7 @@ from monai.transforms import LoadImage
 from scripts import InputError, Registration
 from scripts.deformation.formats import ddf_to_itk
 from scripts.registration.inferer import RegistrationInferer
-from scripts.results.writer import OUTPUTS
+from scripts.results.names import USUAL
 
 from ..conftest import ROOT, Shift, load_json, meta, ramp
 
@@ -135,7 +135,7 @@ def test_saving_writes_the_files_of_the_command_byte_for_byte(infer, samples, tm
     result.save(tmp_path / "python")
     aligned = task == "hippocampus"  # by default
     assert (tmp_path / "python" / "alignment.mat").exists() == aligned
-    for name in {*OUTPUTS[:-1]} - ({"alignment.mat"} if not aligned else set()):
+    for name in {*USUAL[:-1]} - ({"alignment.mat"} if not aligned else set()):
         assert (tmp_path / "python" / name).read_bytes() == (tmp_path / "command" / name).read_bytes(), name
     written, expected = (load_json(tmp_path / folder / "metrics.json") for folder in ("python", "command"))
     assert list(written.pop("seconds")) == list(expected.pop("seconds"))

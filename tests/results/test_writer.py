@@ -11,8 +11,8 @@ import torch
 from monai.data import MetaTensor
 from scipy.io import loadmat
 
-from scripts.results.names import file_names
-from scripts.results.writer import RegistrationWriter, choose_outputs, write_results
+from scripts.results.names import USUAL, file_names
+from scripts.results.writer import RegistrationWriter, write_results
 from scripts.support.errors import InputError
 
 from ..conftest import blobs, load_json
@@ -24,9 +24,6 @@ ALIGNMENT = torch.tensor([[1.0, 0.1, 0, 2], [0, 1, 0, -3], [0, 0, 1.2, 5], [0, 0
 def pair(save, tmp_path):
     (tmp_path / "model.pt").write_bytes(b"weights")
     return {"name": "case", "fixed": save("f.nii", blobs((8, 7, 6))), "moving": save("m.nii", blobs((8, 7, 6), 1))}
-
-
-USUAL = choose_outputs(None)
 
 
 def result(pair, with_label=True, **changes):

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from monai.bundle import ConfigParser, download
 
-from scripts.results.writer import OUTPUTS
+from scripts.results.names import USUAL
 from scripts.support.errors import InputError
 from scripts.support.files import sha256
 from scripts.tools.release import CONTENTS, build, contents, main
@@ -246,7 +246,7 @@ def test_the_commands_download_and_register_in_a_foreign_folder(archive, tmp_pat
     config = tmp_path / "here" / "gradirn" / "configs" / "inference.json"
     pair = ("--fixed", f"{PAIR}_ED.nii.gz", "--moving", f"{PAIR}_ES.nii.gz")
     python(tmp_path, *monai, "run", "--config_file", config, *pair, "--output_dir", "pair")
-    assert {path.name for path in (tmp_path / "pair").iterdir()} == {*OUTPUTS} - {
+    assert {path.name for path in (tmp_path / "pair").iterdir()} == {*USUAL} - {
         "label_warped.nii.gz",
         "alignment.mat",
     }
@@ -267,5 +267,5 @@ def test_the_tutorial_runs_from_the_archive(archive, tmp_path, monkeypatch):
         0.946, abs=0.005
     )  # as in the README
     assert "\n(1, 2, 96, 96)\n" in printed
-    assert {path.name for path in (tmp_path / "tutorial" / "pair").iterdir()} == {*OUTPUTS} - {"alignment.mat"}
+    assert {path.name for path in (tmp_path / "tutorial" / "pair").iterdir()} == {*USUAL} - {"alignment.mat"}
     assert (tmp_path / "tutorial" / "measured" / "metrics.csv").is_file()
