@@ -14,6 +14,7 @@ __all__ = [
     "apply_affine",
     "as_volume",
     "by_image",
+    "fade",
     "lattice",
     "length",
     "lengths_mm",
@@ -168,7 +169,7 @@ def to_native_ddf(
     for rows in slabs(native_shape):
         points = lattice(native_shape, rows=rows)
         in_network = apply_affine(native_to_network, points)
-        values = sample(ddf.float(), in_network) * _fade(in_network, ddf.shape[1:], affine)
+        values = sample(ddf.float(), in_network) * fade(in_network, ddf.shape[1:], affine)
         native[:, rows] = torch.tensordot(linear, values, dims=1)
         if before is not None:
             moved = before(apply_affine(native_affine, (points + native[:, rows]).double()).flatten(1))
@@ -176,7 +177,7 @@ def to_native_ddf(
     return native
 
 
-def _fade(points: torch.Tensor, size: Sequence[int], affine: torch.Tensor) -> torch.Tensor:
+def fade(points: torch.Tensor, size: Sequence[int], affine: torch.Tensor) -> torch.Tensor:
     """Return 1 inside a grid, falling to 0 at ``FADE_MM`` from its outermost voxels; points in voxels, (3, ...)."""
     last = torch.tensor(size, dtype=points.dtype).view(3, *[1] * (points.ndim - 1)) - 1
     outside = points - points.clamp(min=torch.zeros_like(last), max=last)

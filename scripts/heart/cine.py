@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 
 from ..cohorts.layouts import LAYOUTS
-from ..images.loading import check_same_grid, open_image, read_nifti, read_voxels
+from ..images.loading import Source, as_nifti, check_same_grid, read_nifti, read_voxels
 from ..support.errors import InputError
 
 __all__ = ["CAVITY", "MYOCARDIUM", "RIGHT", "Cine", "label_names", "read_cine"]
@@ -57,12 +56,12 @@ class Cine:
 
 
 def read_cine(
-    cine: str | Path, label: str | Path | None = None, label_frame: int = 0, names: Mapping[int, str] | None = None
+    cine: Source, label: Source | None = None, label_frame: int = 0, names: Mapping[int, str] | None = None
 ) -> Cine:
     """Read a cine and the label map of one of its frames.
 
     Args:
-        cine: an image of shape (X, Y, Z, T), slices along the third axis.
+        cine: an image of shape (X, Y, Z, T), slices along the third axis: a file, or in memory.
         label: a label map of one frame, (X, Y, Z), or of all, (X, Y, Z, T), of which that frame is taken.
         label_frame: the frame of the label, from 0.
         names: name of each id of the label map; structures with other names than LV, Myo and RV are not measured.
@@ -70,7 +69,8 @@ def read_cine(
     Raises:
         InputError: when a file is not usable, or the label does not fit.
     """
-    image = open_image(cine, "cine")
+    image = as_nifti(cine, "cine")
+    cine = image.get_filename() or "the cine in memory"
     shape = image.shape
     if len(shape) != 4 or shape[3] < 2:
         raise InputError(f"cine: {cine} has shape {shape}: expected (X, Y, Z, T), a stack of slices over the cycle.")
@@ -109,13 +109,13 @@ def label_names(layout: str) -> dict[int, str]:
     return known[layout]
 
 
-def _read_label(label: str | Path, frame: int, image: MetaTensor, cine: str) -> MetaTensor:
-    opened = open_image(label, "label")
+def _read_label(label: Source, frame: int, image: MetaTensor, cine: str) -> MetaTensor:
+    opened = as_nifti(label, "label")
     if len(opened.shape) == 4 and opened.shape[3] > 1:
         if frame >= opened.shape[3]:
             raise InputError(f"label: {label} has {opened.shape[3]} frames: expected a map of frame {frame}.")
         opened = nib.Nifti1Image(read_voxels(opened, "label")[..., frame], opened.affine)
-    found = read_nifti(opened if len(opened.shape) == 3 else label, "label", 2, label=True)
+    found = read_nifti(opened, "label", 2, label=True)
     check_same_grid(found, image, f"label: {label}", cine)
     return found
 

@@ -17,7 +17,9 @@ __all__ = ["draw_bullseye", "draw_curves", "draw_movie"]
 RINGS = {"basal": (3, 6), "mid": (2, 6), "apical": (1, 4)}  # outer radius, number of segments
 GRID = 6  # voxels between the lines of the warped grid
 MARGIN = 20  # voxels around the heart in the movie
-ZOOM = 4
+ZOOM = 3
+GREYS = 120
+COLOURS = ((255, 80, 80), (80, 255, 80), (90, 160, 255))  # of the outlines, in the order of the ids
 FRAME_MS = 60
 
 
@@ -34,7 +36,8 @@ def draw_curves(tracked: TrackedCine, strain: Strain | None, path: Path) -> None
         groups["radial strain, %"] = {n: 100 * v for n, v in strain.radial.items() if n in shown}
         if strain.twist is not None:
             groups["rotation, degrees"] = {**strain.rotation, "twist": strain.twist}
-    figure = Figure(figsize=(4 * len(groups), 3.2), layout="constrained", dpi=110)
+    figure = Figure(figsize=(4 * len(groups), 3.2), dpi=110)
+    figure.subplots_adjust(left=0.16 / len(groups), right=1 - 0.04 / len(groups), bottom=0.15, top=0.9)
     step = tracked.cine.frame_seconds
     times = np.arange(len(tracked.ddf)) * (1 if step is None else 1000 * step)
     for axis, (name, curves) in zip(np.atleast_1d(figure.subplots(1, len(groups))), groups.items()):
@@ -94,17 +97,28 @@ def draw_movie(tracked: TrackedCine, label: np.ndarray, path: Path) -> None:
     window = tuple(slice(int(a), int(b)) for a, b in zip(low, high))
     values = np.stack([frame.as_tensor()[0, :, :, z].numpy() for frame in cine.frames])
     dark, bright = np.percentile(values, (1, 99))
+    ids = sorted(tracked.cine.ids.values())
     images = []
     for t, grey in enumerate(values):
         scaled = np.clip((grey[window] - dark) / max(bright - dark, 1e-9), 0, 1)
-        enlarged = np.kron(scaled, np.ones((ZOOM, ZOOM)))
-        rgb = np.repeat((255 * enlarged).astype(np.uint8)[..., None], 3, -1)
-        _draw_grid(rgb, tracked.ddf[t, ..., z], low)
-        outline = np.kron(label[window][..., z, t], np.ones((ZOOM, ZOOM), label.dtype))
-        for value, colour in zip(np.unique(label)[1:], ((255, 80, 80), (80, 255, 80), (90, 160, 255))):
-            rgb[_border(outline == value)] = colour
-        images.append(Image.fromarray(rgb.transpose(1, 0, 2)[::-1]))
+        shown = _enlarged((scaled * (GREYS - 1)).round().astype(np.uint8))
+        _draw_grid(shown, tracked.ddf[t, ..., z], low)
+        outlined = _enlarged(label[window][..., z, t])
+        for place, value in enumerate(ids):
+            shown[_border(outlined == value)] = 2 * GREYS + place % len(COLOURS)
+        images.append(Image.fromarray(np.ascontiguousarray(shown.T[::-1]), mode="P"))
+        images[-1].putpalette(_palette())
     images[0].save(path, format="GIF", save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
+
+
+def _palette() -> list[int]:
+    """Greys, the same under the lines of the grid, and the colours of the outlines: three bytes each."""
+    greys = np.repeat(np.linspace(0, 255, GREYS).astype(int)[:, None], 3, 1)
+    return np.concatenate([greys, greys // 2 + np.array([90, 90, 0]), COLOURS]).flatten().tolist()
+
+
+def _enlarged(values: np.ndarray) -> np.ndarray:
+    return values.repeat(ZOOM, 0).repeat(ZOOM, 1)
 
 
 def _middle_slice(cine: Cine) -> int:
@@ -123,7 +137,7 @@ def _border(mask: np.ndarray) -> np.ndarray:
     return mask & ~inner
 
 
-def _draw_grid(rgb: np.ndarray, ddf: torch.Tensor, low: np.ndarray) -> None:
+def _draw_grid(shown: np.ndarray, ddf: torch.Tensor, low: np.ndarray) -> None:
     """Draw the lines of a grid that moves with the heart."""
     points = (lattice(ddf.shape[1:]) + ddf).numpy()
     for axis in (0, 1):
@@ -132,8 +146,9 @@ def _draw_grid(rgb: np.ndarray, ddf: torch.Tensor, low: np.ndarray) -> None:
         fine = [np.apply_along_axis(_refined, 1 - axis, line) for line in (x, y)]
         places = np.stack([((line - start) * ZOOM + ZOOM / 2).round() for line, start in zip(fine, low)])
         i, j = places.reshape(2, -1).astype(int)
-        inside = (i >= 0) & (i < rgb.shape[0]) & (j >= 0) & (j < rgb.shape[1])
-        rgb[i[inside], j[inside]] = rgb[i[inside], j[inside]] // 2 + np.array([90, 90, 0], np.uint8)
+        inside = (i >= 0) & (i < shown.shape[0]) & (j >= 0) & (j < shown.shape[1])
+        plain = shown[i[inside], j[inside]]
+        shown[i[inside], j[inside]] = plain + GREYS * (plain < GREYS)
 
 
 def _refined(line: np.ndarray) -> np.ndarray:

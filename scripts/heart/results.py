@@ -11,6 +11,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import torch
 
 from ..deformation.formats import image_like, label_type, save_image
 from ..images.frame import RAS_TO_LPS
@@ -23,7 +24,7 @@ from .drawing import draw_bullseye, draw_curves, draw_movie
 from .strain import Strain, green
 from .tracking import TrackedCine
 
-__all__ = ["OUTPUTS", "measures", "write_cine_results"]
+__all__ = ["OUTPUTS", "displacement_image", "measures", "write_cine_results"]
 
 OUTPUTS = (
     "displacement.nii.gz",
@@ -88,10 +89,11 @@ def write_cine_results(
         raise InputError(f"output_dir: {folder} holds {what}: expected an empty folder, or --overwrite true.")
     found = measures(tracked, strain)
     with replace_files(folder, OUTPUTS) as temporary:
-        save_image(_as_vectors(tracked), temporary / "displacement.nii.gz")
+        save_image(displacement_image(tracked), temporary / "displacement.nii.gz")
         if tracked.cine.label is not None:
-            label = np.stack([tracked.carry_label(t) for t in range(len(tracked.ddf))], -1)
-            save_image(image_like(label.astype(label_type(label)), tracked.cine.image), temporary / "label.nii.gz")
+            label = tracked.carry_labels()
+            stored = np.asfortranarray(label, label_type(label))  # the order of the file
+            save_image(image_like(stored, tracked.cine.image), temporary / "label.nii.gz")
             _write_volumes(tracked, temporary / "volumes.csv")
             draw_movie(tracked, label, temporary / "movie.gif")
         if strain is not None:
@@ -109,11 +111,15 @@ def checksums(files: Mapping[str, str | Path | None]) -> dict[str, str]:
     return {name: sha256(Path(path)) for name, path in files.items() if path is not None}
 
 
-def _as_vectors(tracked: TrackedCine) -> nib.Nifti1Image:
-    """The displacements in mm, LPS, shape (X, Y, Z, T, 3), vector intent 1007, as ITK reads a series of fields."""
-    linear = tracked.cine.image.affine[:3, :2]
-    vectors = np.einsum("ij,tjxyz->xyzti", linear, tracked.ddf.numpy()) * RAS_TO_LPS
-    image = image_like(vectors.astype(np.float32), tracked.cine.image)
+def displacement_image(tracked: TrackedCine) -> nib.Nifti1Image:
+    """Return the displacements in mm, LPS, (X, Y, Z, T, 3), vector intent 1007, as ITK reads a series of fields."""
+    linear = torch.from_numpy(RAS_TO_LPS[:, None] * tracked.cine.image.affine[:3, :2]).float()
+    count, _, *shape = tracked.ddf.shape
+    vectors = np.empty((*shape, count, 3), np.float32, order="F")  # the order of the file
+    for t, field in enumerate(tracked.ddf):
+        for axis, row in enumerate(linear):
+            vectors[..., t, axis] = torch.tensordot(row, field, dims=1).numpy()
+    image = image_like(vectors, tracked.cine.image)
     image.header.set_intent("vector", name="")
     return image
 

@@ -67,12 +67,13 @@ def measure_strain(tracked: TrackedCine) -> Strain | None:
         regions[name] = np.isin(np.arange(cavity.shape[2]), chosen)[None, None] & myocardium
     if segments is not None:
         regions |= {str(n): segments == n for n in range(1, 17) if (segments == n).any()}
+    regions = {name: region[myocardium] for name, region in regions.items()}
     circumferential: dict[str, list[float]] = {name: [] for name in regions}
     radial: dict[str, list[float]] = {name: [] for name in regions}
     rotation: dict[str, list[float]] = {name: [] for name in levels}
     for field in tracked.ddf.numpy():
-        millimetres = field * axes.spacing[:2, None, None, None]
-        stretch = axes.stretch(millimetres)
+        millimetres = field * axes.spacing[:2, None, None, None].astype(field.dtype)
+        stretch = axes.stretch(millimetres, myocardium, tracked.region)
         for name, region in regions.items():
             circumferential[name].append(float(stretch[0][region].mean()) - 1)
             radial[name].append(float(stretch[1][region].mean()) - 1)
@@ -121,19 +122,24 @@ class Axes:
         # seen from the apex, looking to the base, a turn is counterclockwise about the axis that points to the viewer
         self.handedness = float(np.sign(np.dot(np.cross(affine[:, 0], affine[:, 1]), to_apex)))
 
-    def stretch(self, millimetres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def stretch(
+        self, millimetres: np.ndarray, mask: np.ndarray, region: tuple[slice, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return by how much the circumferential and the radial direction grow under a displacement.
 
         Args:
             millimetres: displacement in the plane, (2, X, Y, Z).
+            mask: the N voxels where it is wanted, boolean, (X, Y, Z).
+            region: the part of the grid that holds them and their neighbours.
 
         Returns:
-            |F c| and |F r|, each (X, Y, Z), with F = 1 + du/dx by central differences.
+            |F c| and |F r|, each (N,), with F = 1 + du/dx by central differences.
         """
-        gradient = np.stack([np.stack(np.gradient(part, *self.spacing[:2], axis=(0, 1))) for part in millimetres])
-        r = self.radial
+        parts = [np.gradient(part[region], *self.spacing[:2], axis=(0, 1)) for part in millimetres]
+        gradient = np.array([[along[mask[region]] for along in part] for part in parts])
+        r = self.radial[:, mask]
         c = np.stack([-r[1], r[0]])
-        along = [d + np.einsum("abxyz,bxyz->axyz", gradient, d) for d in (c, r)]
+        along = [d + np.einsum("abn,bn->an", gradient, d) for d in (c, r)]
         return np.linalg.norm(along[0], axis=0), np.linalg.norm(along[1], axis=0)
 
     def turned(self, millimetres: np.ndarray, myocardium: np.ndarray) -> dict[int, float]:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from monai.data import MetaTensor
-from monai.utils import convert_to_tensor
 
-from ..deformation.grid import as_volume, by_image, lattice, sample
-from ..deformation.inversion import invert_ddf
+from ..deformation.grid import as_volume, by_image, lattice, length
 from ..deformation.jacobian import jacobian_determinant
 from ..support.notices import warn
 from .cine import CAVITY, Cine, as_frame
+from .refinement import sample_slices
 
 __all__ = ["TrackedCine", "track"]
 
-Register = Callable[[MetaTensor, MetaTensor], torch.Tensor]
-"""Maps a fixed and a moving frame to the displacement in voxels, shape (3, X, Y, Z)."""
+Register = Callable[[Cine, int], torch.Tensor]
+"""Maps a cine and a frame to the displacement in voxels from there to each frame, in the plane, (T, 2, X, Y, Z)."""
 
-HARMONICS = 8  # of the heart rate, to which the motion of a point is limited
-LEAST_FRAMES = 12  # fewer frames are not smoothed in time
 DISTINCT = 0.05  # difference of the relative areas of end-diastole and end-systole that is more than noise
+NEAR, MISSED = 0.1, 1e-3  # voxels by which the place of a label may be off, and the share of those that are more
+INVERSIONS, FURTHER_INVERSIONS, DAMPING = 20, 5, 0.7  # iterations until then, at most
 LARGER = 1.02  # ratio of two volumes of the cavity that is more than noise
 
 
@@ -43,13 +42,25 @@ class TrackedCine:
     ddf: torch.Tensor
 
     @cached_property
+    def region(self) -> tuple[slice, slice, slice]:
+        """The voxels in which the label lies in any frame: the box around it, and its longest displacement."""
+        if self.cine.label is None:
+            return slice(0), slice(0), slice(0)
+        label = self.cine.label.as_tensor()[0]
+        places = label.nonzero()
+        reach = math.ceil(max(float(field[:, label != 0].abs().max()) for field in self.ddf)) + 1
+        low, high = places.amin(0) - torch.tensor([reach, reach, 0]), places.amax(0) + torch.tensor([reach, reach, 0])
+        i, j, k = (slice(max(int(first), 0), int(last) + 1) for first, last in zip(low, high))
+        return i, j, k
+
+    @cached_property
     def volumes(self) -> dict[str, np.ndarray]:
         """The volume in ml of each labelled structure in each frame: the determinant of the motion, integrated."""
         voxel = float(abs(np.linalg.det(self.cine.image.affine[:3, :3]))) / 1000
-        masks = {name: self.cine.mask(name) for name in self.cine.ids}
+        masks = {name: mask[self.region] for name in self.cine.ids if (mask := self.cine.mask(name)) is not None}
         totals: dict[str, list[float]] = {name: [] for name in masks}
-        for field in self.ddf:
-            determinant = _areas(field).numpy()
+        for field in self.ddf if masks else ():
+            determinant = _areas(field[:, *self.region]).numpy()
             for name, mask in masks.items():
                 totals[name].append(float(determinant[mask].sum()) * voxel)
         return {name: np.array(values) for name, values in totals.items()}
@@ -64,31 +75,58 @@ class TrackedCine:
     @cached_property
     def motion(self) -> np.ndarray:
         """The length of the displacements of each frame, in voxels, that 1 % of its voxels exceed."""
-        return np.quantile(self.ddf.norm(dim=1).flatten(1).numpy(), 0.99, axis=1)
+        return np.array([np.quantile(length(field).numpy(), 0.99) for field in self.ddf])
 
     def carry_label(self, frame: int) -> np.ndarray:
         """Return the label map of the reference frame in another frame, by nearest neighbour, shape (X, Y, Z)."""
+        return self._carried(self._invert(frame, None))
+
+    def carry_labels(self) -> np.ndarray:
+        """Return the label map of the reference frame in all frames, shape (X, Y, Z, T)."""
+        carried: dict[int, np.ndarray] = {}
+        inverse = None
+        for distance in range(len(self.ddf)):
+            frame = (self.reference + distance) % len(self.ddf)
+            inverse = self._invert(frame, inverse)
+            carried[frame] = self._carried(inverse)
+        return np.stack([carried[frame] for frame in range(len(self.ddf))], -1)
+
+    def _invert(self, frame: int, start: torch.Tensor | None) -> torch.Tensor:
+        """The inverse displacement of a frame in the region, (Z, 2, X, Y), from that of the frame before, if known."""
+        i, j, k = self.region
+        field = self.ddf[frame, :, :, :, k].movedim(-1, 0).contiguous()
+        points = lattice(field.shape[2:])[:, i, j]
+        inverse = torch.zeros(len(field), *points.shape) if start is None else start
+        for _ in range(INVERSIONS if start is None else FURTHER_INVERSIONS):
+            residual = inverse + sample_slices(field, points + inverse)
+            if (residual.abs() > NEAR).float().mean() < MISSED:
+                break
+            inverse = inverse - DAMPING * residual  # undamped, it would not converge where the wall thickens
+        return inverse
+
+    def _carried(self, inverse: torch.Tensor) -> np.ndarray:
+        """The label map of the reference frame where an inverse of :meth:`_invert` takes it from, (X, Y, Z)."""
         assert self.cine.label is not None
-        label = self.cine.label.as_tensor()
-        result = torch.empty_like(label[0])
-        for z, field in enumerate(by_image(self.ddf[frame], 2)):
-            inverse, _ = invert_ddf(field)
-            points = lattice(field.shape[1:]) + inverse
-            result[..., z] = sample(label[..., z], points, "nearest", 0)[0]
+        label = self.cine.label.as_tensor()[0]
+        i, j, k = self.region
+        x, y = (lattice(label.shape[:2])[:, i, j] + inverse).round().long().unbind(1)
+        slices = torch.arange(k.start, k.stop).view(-1, 1, 1)
+        result = torch.zeros_like(label)
+        found = label[x.clamp(0, label.shape[0] - 1), y.clamp(0, label.shape[1] - 1), slices]
+        result[i, j, k] = found.movedim(0, -1)
         return result.numpy()
 
 
 def track(cine: Cine, register: Register) -> TrackedCine:
     """Track a cine from its labelled frame or, without a label, from end-diastole.
 
-    Every frame is registered to the reference frame directly, so that errors do not add up along the cycle. The motion
-    of each point is then limited to ``HARMONICS`` harmonics of the heart rate, which makes it periodic, and what this
-    leaves in the reference frame is subtracted from all frames. If the cavity is largest in another frame than that of
-    the label, the label is carried there, and the tracking starts again.
+    Every frame is registered to the reference frame directly, so that errors do not add up along the cycle; what the
+    registration leaves in the reference frame itself is subtracted from all frames. If the cavity is largest in another
+    frame than that of the label, the label is carried there, and the tracking starts again.
 
     Args:
         cine: the cine.
-        register: registers two frames.
+        register: registers all frames to one of them, as :func:`~scripts.heart.frames.register_frames`.
     """
     tracked = _track_from(cine, cine.label_frame, register)
     if cine.label is not None:
@@ -129,23 +167,5 @@ def _areas(field: torch.Tensor) -> torch.Tensor:
 
 
 def _track_from(cine: Cine, reference: int, register: Register) -> TrackedCine:
-    fixed = cine.frames[reference]
-    fields = [
-        torch.zeros(2, *fixed.shape[1:])
-        if t == reference
-        else convert_to_tensor(register(fixed, frame), track_meta=False)[:2].float()
-        for t, frame in enumerate(cine.frames)
-    ]
-    ddf = _periodic(torch.stack(fields)) if len(fields) >= LEAST_FRAMES else torch.stack(fields)
+    ddf = register(cine, reference)
     return TrackedCine(cine, reference, ddf - ddf[reference].clone())
-
-
-def _periodic(ddf: torch.Tensor) -> torch.Tensor:
-    """Limit each point's motion, shape (T, ...), to the lowest harmonics of the cycle."""
-    count = len(ddf)
-    kept = torch.arange(count // 2 + 1) <= min(HARMONICS, count // 3)
-    result = torch.empty_like(ddf)
-    for row in range(ddf.shape[2]):  # a part of the memory
-        spectrum = torch.fft.rfft(ddf[:, :, row], dim=0)
-        result[:, :, row] = torch.fft.irfft(spectrum * kept.view(-1, *[1] * (spectrum.ndim - 1)), n=count, dim=0)
-    return result

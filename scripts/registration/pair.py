@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,14 +246,14 @@ class Registration:
         Raises:
             InputError: when the network is not for 2D images, or a file is not usable.
         """
-        from ..heart import label_names, read_cine, track
+        from ..heart import label_names, read_cine, register_frames, track
 
         if self.spatial_dims != 2:
             raise InputError(
                 "a cine is tracked slice by slice: expected a registration for 2D images, such as cardiac."
             )
         found = read_cine(cine, label, label_frame, label_names(label_layout))
-        return track(found, lambda fixed, moving: self(fixed, moving).ddf)
+        return track(found, partial(register_frames, self))
 
     def register(self, inputs: Mapping[str, Any], data: Data) -> RegisteredPair:
         """Register a preprocessed pair.

@@ -15,7 +15,7 @@ import numpy as np
 
 from .measures import flatten
 
-__all__ = ["class_names", "column_values", "pairs_table", "results_table", "summary_table"]
+__all__ = ["class_names", "column_values", "pairs_table", "results_table", "summary_table", "text_table"]
 
 REGULARITY = {
     "|J| <= 0, %": "folding_percent",
@@ -45,7 +45,7 @@ def pairs_table(rows: Sequence[Row]) -> str:
     values = [column_values(rows, column) for column in columns]
     means = [float(np.mean(known)) if known else None for known in values]
     titles = ("pair", "Dice before", "after", "|J|<=0 %", "NDV %", "std log|J|")
-    return _text_table(titles, [*lines, (f"mean of {len(rows)}", means)], (3, 3, 4, 4, 3))
+    return text_table(titles, [*lines, (f"mean of {len(rows)}", means)], (3, 3, 4, 4, 3))
 
 
 def summary_table(measures: Mapping[str, Mapping[str, float]]) -> str:
@@ -62,17 +62,17 @@ def summary_table(measures: Mapping[str, Mapping[str, float]]) -> str:
         groups = {"Dice": "dice", **{title: key for title, key in DISTANCES.items() if f"{key}.after.mean" in measures}}
         titles = ["class", *(title for group in groups for title in (f"{group} before", "after"))]
         lines = [(c, [v for key in groups.values() for v in both(key, c)]) for c in (*class_names(measures), "mean")]
-        tables.append(_text_table(titles, lines, (3,) * (len(titles) - 1)))
+        tables.append(text_table(titles, lines, (3,) * (len(titles) - 1)))
         (undefined,) = means("distance_undefined.after")
         if undefined:
             tables.append(f"classes per pair that have vanished and have no distance: {undefined:.2f}")
     images = [(title, means(f"{key}.before", f"{key}.after")) for title, key in (("NCC", "ncc"), ("RMSE", "rmse"))]
-    tables.append(_text_table(("image", "before", "after"), images, (3, 3)))
+    tables.append(text_table(("image", "before", "after"), images, (3, 3)))
     areas = ("whole_grid", "foreground")
     lines = [(title, means(*(f"folding.{area}.{key}" for area in areas))) for title, key in REGULARITY.items()]
     if "end_point_error.whole_grid.mean_mm" in measures:
         lines.append(("end-point error, mm", means(*(f"end_point_error.{area}.mean_mm" for area in areas))))
-    tables.append(_text_table(("displacement", "whole grid", "foreground"), lines, (4, 4)))
+    tables.append(text_table(("displacement", "whole grid", "foreground"), lines, (4, 4)))
     return "\n\n".join(tables)
 
 
@@ -87,7 +87,7 @@ def column_values(rows: Sequence[Row], column: str) -> list[float]:
     return [row[column] for row in rows if isinstance(row.get(column), int | float)]
 
 
-def _text_table(
+def text_table(
     titles: Sequence[str], lines: Sequence[tuple[str, Sequence[float | None]]], digits: Sequence[int]
 ) -> str:
     """Align names to the left and numbers to the right; None becomes a dash."""

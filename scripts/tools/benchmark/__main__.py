@@ -50,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     guidance.add_argument("task", choices=("hippocampus", "brain"))
     guidance.add_argument("--data", type=Path, default=DATA, help="folder with the data sets (default: %(default)s)")
     guidance.add_argument("--pairs", type=int, help="only the first pairs")
+    cines = commands.add_parser("cines", help="tracking of cines of known motion, made of ACDC's patients")
+    cines.add_argument("--data", type=Path, default=DATA, help="folder with the data sets (default: %(default)s)")
+    cines.add_argument("--patients", default="4,8,14,20", help="their numbers (default: %(default)s)")
+    cines.add_argument("--frames", type=int, default=15)
+    cines.add_argument("--through_plane", type=float, default=0.0, help="mm by which the base moves to the apex")
+    cines.add_argument("--methods", default="", help="only methods with this text in their names")
     options = parser.parse_args(arguments)
     torch.set_num_threads(getattr(options, "threads", 1))
     torch.manual_seed(0)
@@ -65,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(CASES[options.case], options.device)))
     elif options.command == "growth":
         write_growth(options.output_dir, options.threads, options.device)
+    elif options.command == "cines":
+        _measure_cines(options)
     elif options.command == "guidance":
         from .guidance import print_guidance
 
@@ -80,6 +88,14 @@ def _measure_pairs(options: argparse.Namespace) -> None:
         print(measure_pair(options.pair, options.data, options.runs))
     else:
         print_pairs(options.data, options.runs)
+
+
+def _measure_cines(options: argparse.Namespace) -> None:
+    from ..cines import Motion
+    from .cines import print_cines
+
+    motion = Motion(frames=options.frames, through_plane=options.through_plane)
+    print_cines(options.data / "acdc", [int(n) for n in options.patients.split(",")], motion, options.methods)
 
 
 def _measure_accuracy(options: argparse.Namespace) -> None:
