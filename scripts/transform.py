@@ -31,7 +31,7 @@ from monai.data import MetaTensor
 
 from .cohorts.jobs import Job, read_jobs
 from .deformation.foreign_formats import Images
-from .deformation.formats import image_like, label_type
+from .deformation.formats import image_like, label_type, save_image
 from .deformation.grid import by_image
 from .deformation.jacobian import jacobian_determinant
 from .deformation.points import read_points
@@ -111,7 +111,7 @@ def _save(values: np.ndarray, grid: nib.Nifti1Image, image: nib.Nifti1Image, pat
     if values.ndim > 3:
         result.header.set_zooms((*result.header.get_zooms()[:3], image.header.get_zooms()[3]))
         set_millimetres(result.header, image.header)
-    replace_file(path, lambda file: nib.save(result, file))
+    replace_file(path, lambda file: save_image(result, file))
 
 
 def points(source: Path, chain: Chain, output: Path, frame: str = "ras") -> None:
@@ -166,7 +166,7 @@ def jacobian(
     written = np.log(np.where(values > 0, values, np.nan)) if log else values
     table = _table(output).name
     with replace_files(output.parent, [table, output.name] if label else [output.name]) as temporary:
-        nib.save(image_like(written.reshape(grid.shape[:3]).astype(np.float32), grid), temporary / output.name)
+        save_image(image_like(written.reshape(grid.shape[:3]).astype(np.float32), grid), temporary / output.name)
         if label:
             with (temporary / table).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, ["label", "volume_ml", "volume_moving_ml", "change_percent"])

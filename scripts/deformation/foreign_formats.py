@@ -15,6 +15,7 @@ from scipy.ndimage import zoom
 from ..images.loading import read_voxels
 from ..support.errors import InputError
 from ..support.notices import warn
+from .formats import save_image
 from .freesurfer_warps import read_warp, write_warp
 from .grid import apply_affine, lattice
 from .transforms import Affine, Chain, Displacement, ddf_on_grid, millimetres_on
@@ -193,7 +194,7 @@ def write_fsl(transform: Chain, path: Path, images: Images, name: str) -> None:
     image = nib.Nifti1Image(field.movedim(0, -1).float().numpy(), fixed.affine)
     image.header.set_intent(FSL_FIELDS[0], allow_unknown=True)
     image.header.set_xyzt_units("mm")
-    nib.save(image, path)
+    save_image(image, path)
 
 
 def _read_ddf(path: Path, name: str, images: Images) -> Chain:

@@ -15,7 +15,7 @@ from ..images.loading import open_nifti
 from ..support.errors import InputError
 from ..support.files import replace_file, user_path
 from .foreign_formats import FSL_FIELDS, Images, affine_of, read_foreign, read_fsl_field, write_foreign, write_fsl
-from .formats import ddf_to_itk, read_vectors
+from .formats import ddf_to_itk, read_vectors, save_image
 from .transforms import Affine, Chain, Displacement, Spline, Transform, ddf_on_grid
 
 __all__ = ["read_transform", "write_transform"]
@@ -161,7 +161,7 @@ def _write_itk(transform: Chain, path: Path, images: Images) -> None:
     if path.suffix in HDF5:
         replace_file(path, lambda file: sitk.WriteTransform(_field_to_itk(image), str(file)))
     else:
-        replace_file(path, lambda file: nib.save(image, file))
+        replace_file(path, lambda file: save_image(image, file))
 
 
 def _to_itk(affine: Affine, dims: int) -> Any:

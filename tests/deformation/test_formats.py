@@ -152,3 +152,15 @@ def test_a_saved_image_is_gzip_with_the_same_bytes_every_time(tmp_path, monkeypa
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
     assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes()) == (tmp_path / "c.nii").read_bytes()
     np.testing.assert_array_equal(nib.load(tmp_path / "a.nii.gz").get_fdata(), image.get_fdata())
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6), (4, 5, 6, 1, 3)])
+def test_a_saved_image_is_what_nibabel_writes(tmp_path, order, shape):
+    header = nib.Nifti1Header(endianness=order)
+    header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"scanned twice"))
+    reference = nib.Nifti1Image(np.zeros(shape[:3], np.int16), oblique_reference().affine, header)
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    for data in (values, np.asfortranarray(values), values.astype(np.uint8)):
+        save_image(image_like(data, reference), tmp_path / "a.nii.gz")
+        assert gzip.decompress((tmp_path / "a.nii.gz").read_bytes()) == image_like(data, reference).to_bytes()

@@ -184,7 +184,7 @@ def test_a_full_disk_is_told_in_one_line(pair, tmp_path, monkeypatch):
     def full(*arguments, **keywords):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(nib.Nifti1Image, "to_stream", full)
+    monkeypatch.setattr(nib.Nifti1Header, "write_to", full)
     with pytest.raises(InputError, match=r"out/case cannot be written to \(No space left on device\)"):
         writer(tmp_path).write(result(pair))
     assert not list((tmp_path / "out" / "case").iterdir())
