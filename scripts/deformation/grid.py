@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from monai.utils import convert_to_tensor
 
+from ..networks.kernels.sampling import interpolate
 from ..support.slabs import slabs
 
 __all__ = [
@@ -111,24 +112,27 @@ def sample_grid(
 
 def _sample(volume: torch.Tensor, points: torch.Tensor, mode: str, fill: float | None) -> torch.Tensor:
     """:func:`sample` of a volume of floating-point numbers, in one piece."""
+    values = interpolate(volume, points) if mode == "bilinear" else _nearest(volume, points)
+    if fill is None:
+        return values
+    last = torch.tensor(volume.shape[1:], dtype=points.dtype).view(-1, *[1] * (points.ndim - 1)) - 0.5
+    inside = ((points >= -0.5) & (points <= last)).all(0)
+    return torch.where(inside, values, values.new_tensor(fill))
+
+
+def _nearest(volume: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     dims = points.shape[0]
-    size = volume.shape[1:]
-    extent = torch.tensor([max(n - 1, 1) for n in size], dtype=points.dtype).view(dims, *[1] * (points.ndim - 1))
+    extent = torch.tensor([max(n - 1, 1) for n in volume.shape[1:]], dtype=points.dtype)
     # grid_sample takes the last axis first, from -1 to 1
-    normalized = (points * (2 / extent) - 1).flip(0).flatten(1).t()
+    normalized = (points * (2 / extent.view(dims, *[1] * (points.ndim - 1))) - 1).flip(0).flatten(1).t()
     # on a CPU, it runs one thread per sample of the batch: distribute the points over as many samples
     count, threads = len(normalized), torch.get_num_threads()
     if count % threads:
         normalized = F.pad(normalized, (0, 0, 0, -count % threads))
     normalized = normalized.reshape(threads, -1, *[1] * (dims - 1), dims)
     batch = volume.expand(threads, *volume.shape)
-    values = F.grid_sample(batch, normalized, mode=mode, padding_mode="border", align_corners=True)
-    values = values.movedim(1, 0).flatten(1)[:, :count].reshape(volume.shape[0], *points.shape[1:])
-    if fill is None:
-        return values
-    last = torch.tensor(size, dtype=points.dtype).view_as(extent) - 0.5
-    inside = ((points >= -0.5) & (points <= last)).all(0)
-    return torch.where(inside, values, values.new_tensor(fill))
+    values = F.grid_sample(batch, normalized, mode="nearest", padding_mode="border", align_corners=True)
+    return values.movedim(1, 0).flatten(1)[:, :count].reshape(volume.shape[0], *points.shape[1:])
 
 
 def _as_floats(volume: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor]:

@@ -19,7 +19,10 @@ SMALLEST_STEP = 1e-3
 
 
 def invert_ddf(
-    ddf: torch.Tensor, tolerance: float = TOLERANCE, where: torch.Tensor | None = None
+    ddf: torch.Tensor,
+    tolerance: float = TOLERANCE,
+    where: torch.Tensor | None = None,
+    there: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Find v with v(y) + u(y + v(y)) = 0, so that y + v(y) undoes x + u(x); u is extended beyond its border.
 
@@ -32,13 +35,15 @@ def invert_ddf(
         ddf: u, shape (d, *spatial), in voxels, float32.
         tolerance: stop iterating a voxel once its residual is below this many voxels.
         where: the points y, shape (d, ...), in voxels of the field's grid; by default its own voxels.
+        there: u at these points, of their shape, where it is known.
 
     Returns:
         v in voxels of the field's grid, of the shape of the points, and the residual vectors v + u(y + v), too.
     """
     targets = lattice(ddf.shape[1:]) if where is None else where
     points = targets.flatten(1)
-    inverse = -(ddf.flatten(1) if where is None else sample(ddf, points))
+    there = ddf if where is None else there
+    inverse = -(sample(ddf, points) if there is None else there.flatten(1))
     residual = inverse + sample(ddf, points + inverse)
     size = length(residual)
     for directions, iterations in ((_residual, FIXED_POINT_ITERATIONS), (_newton_direction, NEWTON_ITERATIONS)):
@@ -98,15 +103,17 @@ def invert_on_grid(
     """
     affine, alignment, moving_affine = affine.double(), alignment.double(), moving_affine.double()
     aligned = torch.linalg.solve(affine, alignment @ affine)  # the map, in voxels of the fixed grid
-    small = ddf if torch.equal(alignment, torch.eye(4, dtype=alignment.dtype)) else _without_map(ddf, aligned)
+    unmoved = torch.equal(alignment, torch.eye(4, dtype=alignment.dtype))
+    small = ddf if unmoved else _without_map(ddf, aligned)
     to_fixed = torch.linalg.solve(aligned, torch.linalg.solve(affine, moving_affine))
     to_moving = torch.linalg.solve(moving_affine, affine)
+    same = unmoved and tuple(shape) == tuple(ddf.shape[1:]) and torch.equal(affine, moving_affine)
     limit = torch.tensor(ddf.shape[1:]).view(3, 1, 1, 1) - 0.5
     result = Inverse(torch.empty(3, *shape), torch.empty(*shape), *torch.empty(2, *shape, dtype=torch.bool))
     for rows in slabs(shape):
         voxels = lattice(shape, rows=rows)
         start = apply_affine(to_fixed, voxels)
-        inverse, residual = invert_ddf(small, where=start)
+        inverse, residual = invert_ddf(small, where=start, there=small[:, rows] if same else None)
         found = start + inverse
         result.ddf[:, rows] = apply_affine(to_moving, found) - voxels
         result.residual_mm[rows] = lengths_mm(residual, alignment @ affine)
@@ -138,5 +145,9 @@ def _newton_direction(ddf: torch.Tensor, points: torch.Tensor, residual: torch.T
         shifted[axis] += 0.01
         columns.append((sample(ddf, shifted) - here) / 0.01)
     jacobian = torch.stack(columns, dim=-1).movedim(0, 1) + torch.eye(len(points))
-    # least squares also work for a singular Jacobian, at a fold
-    return torch.einsum("nij,jn->in", torch.linalg.pinv(jacobian), residual)
+    direction, failed = torch.linalg.solve_ex(jacobian, residual.t())
+    singular = (failed != 0) | ~direction.isfinite().all(1)  # at a fold, where least squares also work
+    if singular.any():
+        inverse = torch.linalg.pinv(jacobian[singular])
+        direction[singular] = torch.einsum("nij,jn->ni", inverse, residual[:, singular])
+    return direction.t()

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from .tracing import new_tensor
 
-__all__ = ["corners_and_weights", "pad_to_multiple", "resize", "upsample", "warp", "warp_with_gradient"]
+__all__ = ["corners_and_weights", "interpolate", "pad_to_multiple", "resize", "upsample", "warp", "warp_with_gradient"]
 
 Derivatives = dict[tuple[int, ...], torch.Tensor]
 
@@ -66,6 +66,18 @@ def corners_and_weights(size: torch.Size, ddf: torch.Tensor) -> tuple[torch.Tens
     weights = [reduce(mul, [t if bit else 1 - t for t, bit in zip(fraction, bits)]) for bits in corners]
     indices = torch.cat(list(_corner_indices(size, lower)), dim=1).unflatten(2, ddf.shape[2:])
     return indices, torch.stack(weights, dim=1)
+
+
+def interpolate(image: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """Sample an image, (C, *spatial), linearly at points in voxels, (d, ...); its border goes on. Without gradients.
+
+    Returns:
+        the values, shape (C, ...).
+    """
+    size = image.shape[1:]
+    lower, fraction, _ = _in_cells(size, points.unbind(0))
+    index = _first_corner(size, lower).flatten()
+    return torch.stack([_interpolated(channel.flatten(), index, size, fraction, 0)[()] for channel in image])
 
 
 def resize(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -127,13 +139,21 @@ def _backward(
 
 
 def _locate(size: torch.Size, ddf: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-    """Return for each axis the lower corner, the fraction towards the upper one, and whether a point is inside."""
-    lower, fraction, inside = [], [], []
-    for axis, extent in enumerate(size):
+    """:func:`_in_cells` of the points x + ddf(x)."""
+    points = []
+    for axis in range(len(size)):
         shape = [1] * len(size)
         shape[axis] = -1
-        lattice = new_tensor(torch.arange, ddf.shape[2 + axis], ddf).view(shape)
-        point = ddf[:, axis] + lattice
+        points.append(ddf[:, axis] + new_tensor(torch.arange, ddf.shape[2 + axis], ddf).view(shape))
+    return _in_cells(size, points)
+
+
+def _in_cells(
+    size: torch.Size, points: Sequence[torch.Tensor]
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """Return for each axis the lower corner, the fraction towards the upper one, and whether a point is inside."""
+    lower, fraction, inside = [], [], []
+    for point, extent in zip(points, size):
         clamped = point.clamp(0, extent - 1)
         inside.append(clamped == point)
         corner = clamped.floor().clamp_(max=max(extent - 2, 0))
