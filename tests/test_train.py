@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigWorkflow
@@ -91,6 +93,30 @@ def test_every_overlay_trains_and_its_weights_are_evaluated(bundle, tmp_path, na
     trained = str(tmp_path / "train" / "model.pt")
     bundle("evaluate", *names, **grid, subset="all", num_pairs=1, weights=trained, output_dir=str(tmp_path / "test"))
     assert (tmp_path / "test" / "metrics.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.slow
+def test_t1_to_t2_of_a_miniature_camcan(bundle, tmp_path):
+    for name in ("synthetic_19", "synthetic_20"):
+        folder, source = tmp_path / "camcan" / name, SAMPLES / "brain_synthetic" / name
+        folder.mkdir(parents=True)
+        image = nib.load(source / "t1.nii.gz")
+        values, label = image.get_fdata(dtype=np.float32), np.asarray(nib.load(source / "seg.nii.gz").dataobj)
+        turned = np.where(values > 0, values.max() + 20 - values, 0)  # dark white matter, bright CSF
+        tissues = np.select([np.isin(label, (4, 43)), np.isin(label, (2, 41)), label > 0], [1, 3, 4]).astype(np.uint8)
+        for file, array in (("T1_brain", values), ("T2_brain", turned), ("T1_brain_MALPEM_tissues", tissues)):
+            nib.save(nib.Nifti1Image(array, image.affine), folder / f"{file}.nii.gz")
+    options = {**BRAINS, "dataset_dir": str(tmp_path / "camcan"), "label_classes": [1, 2, 3, 4, 5]}
+    bundle("train", "brain", **options, moving_image="T2", loss_similarity="mind", output_dir=str(tmp_path / "train"))
+    grid = {key: options[key] for key in ("dataset_dir", "spatial_size", "spacing")}
+    trained = str(tmp_path / "train" / "model.pt")
+    measured = {"subset": "all", "num_pairs": 1, "weights": trained, "output_dir": str(tmp_path / "test")}
+    bundle("evaluate", "brain", **grid, moving_image="T2", **measured)
+    header, row = (tmp_path / "test" / "metrics.csv").read_text().splitlines()
+    values = dict(zip(header.split(","), row.split(",")))
+    assert 0.3 < float(values["dice.after.WM"]) < 1
+    # white matter is dark in one image and bright in the other
+    assert float(values["ncc.before"]) < 0.5
 
 
 def test_the_training_learns(bundle, tmp_path):
