@@ -61,7 +61,7 @@ test-label: .venv-label/installed
 	$(BIN)/pip install --quiet --requirement requirements.txt --constraint constraints.txt
 	touch $@
 
-.venv/installed-test: requirements-test.txt .venv/installed
+.venv/installed-test: requirements-test.txt requirements-brain.txt .venv/installed
 	$(BIN)/pip install --quiet --requirement requirements-test.txt --constraint constraints.txt
 	touch $@
 
