@@ -22,6 +22,8 @@ demo: .venv/installed
 		--datalist $(SAMPLES)/hippocampus/pairs.json --output_dir eval/demo/hippocampus
 	$(BUNDLE) --config_file "['configs/inference.yaml','configs/brain.yaml']" \
 		--datalist $(SAMPLES)/brain_synthetic/pairs.json --output_dir eval/demo/brain
+	$(BUNDLE) --config_file "['configs/inference.yaml','configs/cine.yaml']" \
+		--datalist $(SAMPLES)/cine/cines.json --output_dir eval/demo/cine
 	@$(BIN)/python -m scripts.results.tables eval/demo/cardiac eval/demo/hippocampus eval/demo/brain
 
 test: .venv/installed-test lint

@@ -80,35 +80,47 @@ def draw_bullseye(strain: Strain, path: Path) -> None:
     figure.savefig(path, format="png")
 
 
-def draw_movie(tracked: TrackedCine, label: np.ndarray, path: Path) -> None:
+def draw_movie(tracked: TrackedCine, label: np.ndarray, movie: Path, overview: Path) -> None:
     """Draw the middle slice of the heart over the cycle, with the outlines of the carried labels and the warped grid.
 
     Args:
         tracked: the tracked cine, with a label.
         label: the labels in all frames, shape (X, Y, Z, T).
-        path: the GIF.
+        movie: the GIF.
+        overview: a PNG of end-diastole, on the left, and end-systole.
     """
     from PIL import Image
 
-    cine, z = tracked.cine, _middle_slice(tracked.cine)
+    frames = _drawn_frames(tracked, label)
+    images = [Image.fromarray(np.ascontiguousarray(frame.T[::-1]), mode="P") for frame in frames]
+    pair = np.concatenate([frames[tracked.reference], frames[tracked.end_systole]])
+    images.append(Image.fromarray(np.ascontiguousarray(pair.T[::-1]), mode="P"))
+    for image in images:
+        image.putpalette(_palette())
+    *images, both = images
+    images[0].save(movie, format="GIF", save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
+    both.save(overview, format="PNG")
+
+
+def _drawn_frames(tracked: TrackedCine, label: np.ndarray) -> list[np.ndarray]:
+    """The frames of the movie, as places in the palette, each (X, Y)."""
+    z = _middle_slice(tracked.cine)
     places = np.argwhere(label[:, :, z].any(-1))
     low = (places.min(0) - MARGIN).clip(0)
     high = (places.max(0) + MARGIN + 1).clip(max=label.shape[:2])
     window = tuple(slice(int(a), int(b)) for a, b in zip(low, high))
-    values = np.stack([frame.as_tensor()[0, :, :, z].numpy() for frame in cine.frames])
+    values = np.stack([frame.as_tensor()[0, :, :, z].numpy() for frame in tracked.cine.frames])
     dark, bright = np.percentile(values, (1, 99))
-    ids = sorted(tracked.cine.ids.values())
-    images = []
+    drawn = []
     for t, grey in enumerate(values):
         scaled = np.clip((grey[window] - dark) / max(bright - dark, 1e-9), 0, 1)
         shown = _enlarged((scaled * (GREYS - 1)).round().astype(np.uint8))
         _draw_grid(shown, tracked.ddf[t, ..., z], low)
         outlined = _enlarged(label[window][..., z, t])
-        for place, value in enumerate(ids):
+        for place, value in enumerate(sorted(tracked.cine.ids.values())):
             shown[_border(outlined == value)] = 2 * GREYS + place % len(COLOURS)
-        images.append(Image.fromarray(np.ascontiguousarray(shown.T[::-1]), mode="P"))
-        images[-1].putpalette(_palette())
-    images[0].save(path, format="GIF", save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
+        drawn.append(shown)
+    return drawn
 
 
 def _palette() -> list[int]:

@@ -35,6 +35,7 @@ OUTPUTS = (
     "curves.png",
     "bullseye.png",
     "movie.gif",
+    "overview.png",
     "metrics.json",
 )
 DENSITY = 1.05  # g / ml, of the myocardium
@@ -95,7 +96,7 @@ def write_cine_results(
             stored = np.asfortranarray(label, label_type(label))  # the order of the file
             save_image(image_like(stored, tracked.cine.image), temporary / "label.nii.gz")
             _write_volumes(tracked, temporary / "volumes.csv")
-            draw_movie(tracked, label, temporary / "movie.gif")
+            draw_movie(tracked, label, temporary / "movie.gif", temporary / "overview.png")
         if strain is not None:
             _write_strain(tracked.cine, strain, temporary / "strain_sax.csv")
             if strain.rotation:

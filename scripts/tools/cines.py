@@ -22,14 +22,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
-from scipy.ndimage import map_coordinates
+from scipy.ndimage import distance_transform_edt, map_coordinates
 
 from ..deformation.formats import image_like, save_image
 from ..deformation.grid import lattice
@@ -181,23 +181,61 @@ def _between_slices(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
     return image[..., below] * (1 - part) + image[..., (below + 1).clip(max=last)] * part
 
 
-def write_cine(image: Path, label: Path, layout: str, motion: Motion, output_dir: Path) -> None:
+def write_cine(
+    image: Path, label: Path, layout: str, motion: Motion, output_dir: Path, wall: float = 0.0, margin: int = 40
+) -> None:
     """Write a cine, the label map of its first frame, and the truth: ``displacement.nii.gz``, ``truth.json``.
+
+    Args:
+        image: the end-diastolic frame.
+        label: its label map; one with the cavity alone gets a wall around it.
+        layout: the layout that names the ids of the label; what is written has the ids of ACDC.
+        motion: the law of the motion.
+        output_dir: the folder to write to.
+        wall: thickness of that wall in mm.
+        margin: voxels that are kept around the label.
 
     Raises:
         InputError: when a file is not usable.
     """
-    opened = open_image(image, "image")
-    truth = true_motion(read_cine(still_cine(opened), label, 0, label_names(layout)), motion)
+    opened, names = open_image(image, "image"), label_names("acdc")
+    labelled = _relabelled(open_image(label, "label"), label_names(layout), names, wall)
+    opened, labelled = (_around(volume, labelled, margin) for volume in (opened, labelled))
+    truth = true_motion(read_cine(still_cine(opened), labelled, 0, names), motion)
     prepare_folder(output_dir)
     frames = make_cine(truth, motion)
     made = image_like(frames.clip(0).round().astype(np.uint16), opened)
     made.header.set_zooms((*opened.header.get_zooms()[:3], 1 / motion.frames))
     made.header.set_xyzt_units("mm", "sec")
     save_image(made, output_dir / "cine.nii.gz")
-    save_image(open_image(label, "label"), output_dir / "label.nii.gz")
+    save_image(labelled, output_dir / "label.nii.gz")
     save_image(displacement_image(truth), output_dir / "displacement.nii.gz")
     (output_dir / "truth.json").write_text(json.dumps(asdict(motion), indent=2) + "\n")
+
+
+def _relabelled(
+    label: nib.Nifti1Image, known: Mapping[int, str], wanted: Mapping[int, str], wall: float
+) -> nib.Nifti1Image:
+    """Change the ids of a label map, and draw a wall, in mm, around the cavity where there is none."""
+    ids = {name: value for value, name in wanted.items()}
+    values = np.asarray(label.dataobj).round().astype(int)
+    result = np.zeros(values.shape, np.uint8)
+    for value, name in known.items():
+        result[values == value] = ids.get(name, 0)
+    cavity = result == ids[CAVITY]
+    if wall and not (result == ids[MYOCARDIUM]).any():
+        spacing = np.linalg.norm(label.affine[:3, :2], axis=0)
+        for z in np.flatnonzero(cavity.any((0, 1))):
+            ring = (distance_transform_edt(~cavity[..., z], spacing) <= wall) & ~cavity[..., z]
+            result[ring, z] = ids[MYOCARDIUM]
+    return image_like(result, label)
+
+
+def _around(volume: nib.Nifti1Image, label: nib.Nifti1Image, margin: int) -> nib.Nifti1Image:
+    """Cut away what lies far from the label."""
+    places = np.argwhere(np.asarray(label.dataobj))[:, :2]
+    low, high = (places.min(0) - margin).clip(0), places.max(0) + margin + 1
+    return volume.slicer[low[0] : high[0], low[1] : high[1]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -207,11 +245,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--label", type=Path, required=True, help="its label map")
     parser.add_argument("--label_layout", default="acdc", help="the layout that names the ids of the label")
     parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--wall", type=float, default=9.0, help="mm around a cavity alone (default: %(default)s)")
+    parser.add_argument("--margin", type=int, default=40, help="voxels kept around the label (default: %(default)s)")
     for name, value in asdict(known).items():
         parser.add_argument(f"--{name}", type=type(value), default=value, help="default: %(default)s")
     options = parser.parse_args(arguments)
     motion = Motion(**{name: getattr(options, name) for name in asdict(known)})
-    write_cine(options.image, options.label, options.label_layout, motion, options.output_dir)
+    files = options.image, options.label, options.label_layout
+    write_cine(*files, motion, options.output_dir, options.wall, options.margin)
 
 
 if __name__ == "__main__":

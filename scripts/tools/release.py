@@ -29,7 +29,10 @@ __all__ = ["build", "contents", "main"]
 
 NAME = "gradirn"
 FILES = ("LICENSE", "README.md", "constraints.txt", "requirements*.txt", "large_files.*")
-SAMPLES = ("tests/data/README.md", "tests/data/brain_synthetic", "tests/data/hippocampus", "tests/data/sunnybrook")
+SAMPLES = (
+    "tests/data/README.md",
+    *(f"tests/data/{name}" for name in ("brain_synthetic", "cine", "hippocampus", "sunnybrook")),
+)
 CONTENTS = (*FILES, "configs", "docs", "models", "scripts", *SAMPLES)
 MADE_HERE = {".onnx", ".pyc", ".ts"}  # never part of a release
 LEFT_OUT = (
