@@ -38,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pairs.add_argument("--data", type=Path, default=DATA, help="folder with the data sets (default: %(default)s)")
     pairs.add_argument("--runs", type=int, default=3)
     pairs.add_argument("--pair", help=argparse.SUPPRESS)
+    pairs.add_argument("--greedy", action="store_true", help=argparse.SUPPRESS)
     for command in (speed, memory, growth):
         command.add_argument("--threads", type=int, default=1)
         command.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -82,9 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _measure_pairs(options: argparse.Namespace) -> None:
-    from .pairs import measure_pair, print_pairs
+    from .pairs import measure_greedy, measure_pair, print_pairs
 
-    if options.pair:
+    if options.greedy:
+        print(measure_greedy(options.pair, options.data))
+    elif options.pair:
         print(measure_pair(options.pair, options.data, options.runs))
     else:
         print_pairs(options.data, options.runs)

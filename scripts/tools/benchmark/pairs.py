@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from scipy.ndimage import affine_transform
 
 from ...registration import Registration
 from ...support.bundle import BUNDLE_ROOT
+from .classical import greedy
 from .machine import cpu_seconds, describe_machine, peak_resident, run_apart
 
-__all__ = ["PAIRS", "STAGES", "measure_pair", "print_pairs"]
+__all__ = ["PAIRS", "STAGES", "measure_greedy", "measure_pair", "print_pairs"]
 
 SAMPLES = Path(BUNDLE_ROOT) / "tests" / "data"
 STAGES = ("read", "network", "native grid", "inverse", "measures", "write")
@@ -25,6 +27,12 @@ PAIRS = {  # task, and fixed and moving images and labels, below the folder of t
     "hippocampus": ("hippocampus", "hippocampus/hippocampus_{}.nii.gz", ("327/t1", "341/t1"), ("327/seg", "341/seg")),
     "brain": ("brain", "ibsr18_mni2mm/IBSR_{}.nii.gz", ("01/t1", "03/t1"), ("01/seg", "03/seg")),
     "cube": ("brain", "ibsr18_mni2mm/IBSR_{}.nii.gz", ("01/t1", "03/t1"), ("01/seg", "03/seg")),
+}
+GREEDY = {  # the fast settings of the comparison of methods; a stack is registered slice by slice
+    "heart": "-m NCC 4x4 -n 100x100x50 -s 2vox 0.5vox",
+    "hippocampus": "-m NCC 2x2x2 -n 100x50 -s 2vox 0.5vox",
+    "brain": "-m NCC 2x2x2 -n 100x50x10 -s 1.732vox 0.707vox",
+    "cube": "-m NCC 2x2x2 -n 100x50x10 -s 1.732vox 0.707vox",
 }
 TITLES = {
     "heart": "heart, 10 slices",
@@ -41,13 +49,16 @@ def print_pairs(data: Path, runs: int) -> None:
         data: folder with the data sets.
         runs: registrations of each pair, of which the fastest counts; the first of several does not.
     """
-    print(f"{describe_machine()}\n\n| CPU seconds | {' | '.join(STAGES)} | all | peak, MiB |")
-    print(f"|---|{'---|' * (len(STAGES) + 2)}")
+    print(f"{describe_machine()}\n\n| CPU seconds | {' | '.join(STAGES)} | all | peak, MiB | Greedy |")
+    print(f"|---|{'---|' * (len(STAGES) + 3)}")
     for name, title in TITLES.items():
         found = run_apart("pairs", "--pair", name, "--data", str(data), "--runs", str(runs), environment={})
         *times, peak = (float(word) for word in found.split())
         cells = [f"{seconds:.2f}" for seconds in (*times, sum(times))]
-        print(f"| {title} | {' | '.join(cells)} | {peak:.0f} |", flush=True)
+        of_greedy = ""
+        if find_spec("picsl_greedy"):
+            of_greedy = run_apart("pairs", "--pair", name, "--greedy", "--data", str(data), environment={})
+        print(f"| {title} | {' | '.join(cells)} | {peak:.0f} | {of_greedy} |", flush=True)
 
 
 def measure_pair(name: str, data: Path, runs: int) -> str:
@@ -58,6 +69,28 @@ def measure_pair(name: str, data: Path, runs: int) -> str:
         found = [_times(register, inputs, Path(folder) / "out") for _ in range(runs)]
     best = min(found[1:] or found, key=sum)
     return " ".join(f"{value:.3f}" for value in (*best, peak_resident()))
+
+
+def measure_greedy(name: str, data: Path) -> str:
+    """Return the CPU seconds that Greedy takes for one pair from files to its field and the warped image and label."""
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = _inputs(name, data, Path(folder))
+        start = cpu_seconds()
+        if name == "heart":
+            images: list[Any] = [nib.load(inputs[key]) for key in ("fixed", "moving")]
+            fixed, moving = (image.get_fdata(dtype=np.float32) for image in images)
+            for depth in range(fixed.shape[2]):
+                greedy(fixed[..., depth], moving[..., depth], GREEDY[name])
+        else:
+            from picsl_greedy import Greedy3D
+
+            tool, warp = Greedy3D(), f"{folder}/warp.nii.gz"
+            both = f"{inputs['fixed']} {inputs['moving']}"
+            tool.execute(f"-i {both} -o {warp} {GREEDY[name]} -wp 0 -threads 1 -V 0")
+            warped = f"-rm {inputs['moving']} {folder}/image.nii.gz -ri NN"
+            warped += f" -rm {inputs['label_moving']} {folder}/label.nii.gz"
+            tool.execute(f"-rf {inputs['fixed']} {warped} -r {warp} -threads 1 -V 0")
+        return f"{cpu_seconds() - start:.2f}"
 
 
 def _times(register: Registration, inputs: dict[str, str], folder: Path) -> list[float]:
