@@ -19,7 +19,7 @@ from .frame import grid_corners, share_inside
 __all__ = ["AlignWorldsd"]
 
 MODES = ("world", "centers", "auto", "affine")
-MIN_SEEN = 0.6  # of the foreground of the fixed image, in the moving image; two crops share .65 and more
+MIN_SEEN = 0.9  # of the foreground of the fixed image, in the moving image; less is doubtful, but usual for crops
 
 
 class AlignWorldsd(Transform):
@@ -58,7 +58,7 @@ class AlignWorldsd(Transform):
                 "ignores the origins."
             )
         seen = share_inside(fixed, moving, alignment, foreground=True)
-        if seen < MIN_SEEN:
+        if seen < MIN_SEEN and self.mode != "centers":
             warn(
                 f"{100 * (1 - seen):.0f} % of fixed: {image_name(fixed)} lie outside of moving: {image_name(moving)}: "
                 "the displacement is only continued there."

@@ -55,13 +55,16 @@ def test_no_overlap_in_world_space(save):
 
 
 def test_what_the_moving_image_does_not_show_is_said(save, caplog):
-    data = LoadPaird(3)(pair(save, shifted(0), shifted(2)))
-    AlignWorldsd("world")(data)
-    assert not caplog.records, "eight of ten planes are seen"
+    AlignWorldsd("world")(LoadPaird(3)(pair(save, shifted(0), shifted(0.5))))
+    assert not caplog.records, "half of a plane is not seen"
     AlignWorldsd("world")(LoadPaird(3)(pair(save, shifted(0), shifted(5))))
     # blobs have values above their minimum nearly everywhere; 16 sampled planes, of which 8 lie in the upper half
     assert "50 % of fixed: " in caplog.text
     assert "m.nii: the displacement is only continued there." in caplog.text
+    AlignWorldsd("centers")(
+        LoadPaird(3)(pair(save, shape=(12, 10, 10)) | {"moving": save("n.nii", blobs((6, 10, 10)))})
+    )
+    assert len(caplog.records) == 1, "crops differ in size"
 
 
 # rotation by (20, -12) degrees, scaling by (1.1, 0.92, 1.05), shear and shift: nothing is symmetric
