@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .cohorts.datalist import read_pairs
+from .cohorts.datalist import read_json_list, read_pairs
+from .heart.run import read_cines
 from .results.measures import flatten
 from .results.summary import EvaluationSummary, write_csv
-from .results.tables import Row, pairs_table
+from .results.tables import EJECTION_FRACTION, Row, cines_table, pairs_table
 from .support.command_line import report_in_one_line
 from .support.errors import InputError
 from .support.files import read_record, remove_debris, replace_file, user_path
@@ -23,12 +24,12 @@ from .support.files import read_record, remove_debris, replace_file, user_path
 __all__ = ["collect", "main"]
 
 PART = re.compile(r"shard_(\d+)_of_(\d+)\.json")
-NO_MEASURES = ("files", "sha256", "settings", "outputs", "warnings", "seconds", "versions")  # of a metrics.json
+NO_MEASURES = ("files", "sha256", "settings", "outputs", "warnings", "seconds", "versions", "motion_voxels")
 MOST_NAMED = 20
 
 
 def collect(folders: Sequence[Path], names: Iterable[str] | None = None) -> list[str]:
-    """Write ``cohort.csv`` to the first folder: one row per pair with measures, seconds, warnings and versions.
+    """Write ``cohort.csv`` to the first folder: one row per pair or cine: measures, seconds, warnings, versions.
 
     It holds the pairs that inference has finished, by their ``metrics.json``, and those that the parts of an evaluation
     have measured. If all parts of an evaluation are there, ``metrics.csv``, ``summary.json`` and the plots are written
@@ -55,7 +56,7 @@ def collect(folders: Sequence[Path], names: Iterable[str] | None = None) -> list
     rows = [table[name] for name in sorted(table)]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     replace_file(folders[0] / "cohort.csv", lambda path: write_csv(rows, columns, path))
-    print(pairs_table(rows))
+    print(cines_table(rows) if any(EJECTION_FRACTION in row for row in rows) else pairs_table(rows))
     missing = _missing_parts([path for path, _ in parts])
     failed = {name: text for _, part in parts for name, text in part["failed"].items() if name not in table}
     if parts and not missing:
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--datalist", help="the list of all pairs, to name those that are missing")
     options = parser.parse_args(arguments)
     folders = [user_path(folder, "OUT") for folder in options.folders]
-    names = [pair["name"] for pair in read_pairs({}, options.datalist)] if options.datalist else None
+    names = _names(options.datalist) if options.datalist else None
     missing = collect(folders, names)
     print(f"\ntable: {folders[0] / 'cohort.csv'}")
     for text in missing[:MOST_NAMED]:
@@ -78,6 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing:
         print(f"missing in all: {len(missing)}")
     return 1 if missing else 0
+
+
+def _names(datalist: str) -> list[str]:
+    """The names of all pairs, or of all cines, of a datalist."""
+    entries = read_json_list(user_path(datalist, "datalist"), "pairs or cines", "[{fixed: ..., moving: ...}, ...]")
+    of_cines = any(isinstance(entry, dict) and "cine" in entry for entry in entries)
+    found = read_cines(None, datalist=datalist) if of_cines else read_pairs({}, datalist)
+    return [entry["name"] for entry in found]
 
 
 def _part(path: Path) -> dict[str, Any]:

@@ -100,7 +100,9 @@ def add_displacements(pairs: Iterable[Mapping[str, str]], **folders: str | None)
     return result
 
 
-def take_shard(pairs: Sequence[Mapping[str, Any]], shard: str | None) -> list[dict[str, Any]]:
+def take_shard(
+    pairs: Sequence[Mapping[str, Any]], shard: str | None, images: Sequence[str] = IMAGES
+) -> list[dict[str, Any]]:
     """Return one of several parts of the pairs, which together hold each pair once and cost about the same.
 
     The cost of a pair is the size of the files of its images. The most expensive pairs are dealt out first, each to the
@@ -109,6 +111,7 @@ def take_shard(pairs: Sequence[Mapping[str, Any]], shard: str | None) -> list[di
     Args:
         pairs: all pairs, each with its ``name``.
         shard: see :func:`read_shard`; None returns all pairs.
+        images: the keys of their images.
 
     Returns:
         the pairs of the part, in their order; none if there are fewer pairs than parts.
@@ -116,7 +119,7 @@ def take_shard(pairs: Sequence[Mapping[str, Any]], shard: str | None) -> list[di
     if shard is None:
         return [dict(pair) for pair in pairs]
     index, count = read_shard(shard)
-    costs = {pair["name"]: sum(_size(pair[key]) for key in IMAGES) for pair in pairs}
+    costs = {pair["name"]: sum(_size(pair[key]) for key in images) for pair in pairs}
     parts = [(0, part) for part in range(1, count + 1)]
     chosen = set()
     for name in sorted(costs, key=lambda name: (-costs[name], name)):

@@ -128,5 +128,6 @@ class CineTracker:
             tracked = self.registration.track(entry["cine"], entry["label"], frame, self.label_layout)
             strain = measure_strain(tracked)
         seconds = time.perf_counter() - start
-        write_cine_results(tracked, strain, folder, {**record, "warnings": texts, "seconds": seconds}, self.overwrite)
+        extra = {**record, "warnings": texts, "seconds": {"track": seconds}}
+        write_cine_results(tracked, strain, folder, extra, self.overwrite)
         logger.info("tracked %d frames in %.0f s: results in %s", len(tracked.ddf), seconds, folder)

@@ -15,7 +15,16 @@ import numpy as np
 
 from .measures import flatten
 
-__all__ = ["class_names", "column_values", "pairs_table", "results_table", "summary_table", "text_table"]
+__all__ = [
+    "EJECTION_FRACTION",
+    "cines_table",
+    "class_names",
+    "column_values",
+    "pairs_table",
+    "results_table",
+    "summary_table",
+    "text_table",
+]
 
 REGULARITY = {
     "|J| <= 0, %": "folding_percent",
@@ -25,6 +34,17 @@ REGULARITY = {
     "mean |grad |J||": "mean_gradient_jacobian",
 }
 DISTANCES = {"HD mm": "hausdorff_mm", "HD95 mm": "hausdorff95_mm", "ASSD mm": "surface_distance_mm"}
+
+EJECTION_FRACTION = "ejection_fraction_percent.LV"
+CINES = {
+    "EDV ml": "end_diastolic_volume_ml.LV",
+    "ESV ml": "end_systolic_volume_ml.LV",
+    "SV ml": "stroke_volume_ml.LV",
+    "EF %": EJECTION_FRACTION,
+    "mass g": "myocardial_mass_g",
+    "GCS %": "peak_circumferential_percent.global",
+    "GRS %": "peak_radial_percent.global",
+}
 
 Row = dict[str, Any]
 
@@ -46,6 +66,12 @@ def pairs_table(rows: Sequence[Row]) -> str:
     means = [float(np.mean(known)) if known else None for known in values]
     titles = ("pair", "Dice before", "after", "|J|<=0 %", "NDV %", "std log|J|")
     return text_table(titles, [*lines, (f"mean of {len(rows)}", means)], (3, 3, 4, 4, 3))
+
+
+def cines_table(rows: Sequence[Row]) -> str:
+    """Make a table of volumes and peak strain with one line per cine."""
+    lines = [(str(row["pair"]), [row.get(column) for column in CINES.values()]) for row in rows]
+    return text_table(("cine", *CINES), lines, (1,) * len(CINES))
 
 
 def summary_table(measures: Mapping[str, Mapping[str, float]]) -> str:
