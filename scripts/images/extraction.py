@@ -106,6 +106,11 @@ def extract_brain(
                 f"{role}: {image_name(image)}: no brain was found in it: found {litres:.2g} litres, expected "
                 f"{BRAIN_LITRES[0]} to {BRAIN_LITRES[1]}. It is registered as it is, and the result may be wrong."
             )
+        elif mode == "auto":
+            warn(
+                f"{role}: {image_name(image)} does not look skull-stripped: {skull_complaint(image)}. Its brain was "
+                f"extracted, {litres:.1f} litres."
+            )
     if mask is None:
         return image, None
     inside, values = mask.as_tensor() > 0, image.as_tensor()

@@ -33,11 +33,13 @@ def dice(first, second):
 
 
 @pytest.mark.slow
-def test_the_brain_of_a_head_is_found_and_the_rest_removed(head):
+def test_the_brain_of_a_head_is_found_and_the_rest_removed(head, caplog):
     pytest.importorskip("deepbet", reason="deepbet is not installed")
     image, inside = head
     result = ExtractBrainsd(["fixed", "moving"])({"fixed": image, "moving": image})
     found = result["brain_mask_fixed"][0].numpy() > 0
+    assert caplog.records[0].getMessage().startswith("fixed: head.nii.gz does not look skull-stripped: ")
+    assert caplog.records[0].getMessage().endswith(f"Its brain was extracted, {found.sum() * 8e-6:.1f} litres.")
     assert dice(found, inside) > 0.9
     outside = result["fixed"][0].numpy()[~found]
     assert (outside == result["fixed"].min().item()).all()
