@@ -15,7 +15,7 @@ from monai.utils import optional_import
 
 from ..support.errors import InputError
 from ..support.notices import image_name, warn
-from .frame import FLIP, place_in_itk, share_inside
+from .frame import FLIP, place_in_itk, sample_points, share_inside
 from .intensities import tissue_floor
 
 __all__ = ["find_affine", "is_aligned", "one_itk_thread", "to_itk"]
@@ -29,7 +29,7 @@ SAMPLES = 5e4  # voxels that a stage samples
 SMALLEST_SHARE = 0.05  # of the fixed image in the moving image; less is often similar by chance
 VOLUME_CHANGE = (0.2, 5.0)  # an affine map that changes the volume more than this cannot be right
 TURNED = 1.15  # times as alike must images be in another orientation; brains are 1.4 times as alike in the right one
-MIRRORED = 1.01  # the same for their mirror images, over two stages; two brains are at most 1.006 times as alike
+MIRRORED = 1.02  # the same for their mirror images, over two stages
 TILTS = (-20, 20)  # degrees, of the starts that must not make two aligned images more alike
 NEAR = 5.0  # mm on average: what two images that are aligned may still move
 
@@ -72,7 +72,7 @@ def find_affine(fixed: MetaTensor, moving: MetaTensor) -> torch.Tensor:
         reason = str(error).strip().splitlines()[-1].rpartition("): ")[2].partition(". ")[0]
         raise InputError(f"{names} could not be aligned by an affine map ({reason}).") from error
     change = float(torch.linalg.det(alignment[:3, :3]).abs())
-    if not VOLUME_CHANGE[0] < change < VOLUME_CHANGE[1] or share_inside(fixed, moving, alignment) == 0:
+    if not VOLUME_CHANGE[0] < change < VOLUME_CHANGE[1] or share_inside(sample_points(fixed), moving, alignment) == 0:
         raise InputError(
             f"{names} could not be aligned by an affine map: found one that changes volumes {change:.3g} times, "
             f"expected {VOLUME_CHANGE[0]:g} to {VOLUME_CHANGE[1]:g} times and a common part."
@@ -159,11 +159,13 @@ class _Stage:
         fixed: a SimpleITK image.
         moving: a SimpleITK image.
         images: the MetaTensors that these were made of.
+        points: points of the object in the fixed image, see :func:`~scripts.images.frame.sample_points`.
     """
 
     fixed: Any
     moving: Any
     images: tuple[MetaTensor, MetaTensor]
+    points: torch.Tensor
 
     def world(self) -> Any:
         """The scanner coordinates, as a rigid transform about the middle of the fixed image."""
@@ -214,8 +216,8 @@ class _Stage:
         return best, likeness
 
     def likeness(self, transform: Any) -> float:
-        """Mutual information in nats, times the common part, since a few common voxels are often similar by chance."""
-        share = share_inside(*self.images, _to_matrix(transform))
+        """Mutual information in nats, times the share of the object that is common: few voxels are alike by chance."""
+        share = share_inside(self.points, self.images[1], _to_matrix(transform))
         if share < SMALLEST_SHARE:
             return 0.0
         method = self._metric()
@@ -276,11 +278,23 @@ class _Stage:
 
 def _stages(fixed: MetaTensor, moving: MetaTensor) -> list[_Stage]:
     """Return the stages, coarse to fine."""
-    first, second = _for_matching(fixed), _for_matching(moving)
+    first, second = _object_of(_for_matching(fixed)), _for_matching(moving)
+    points = sample_points(fixed, foreground=True)
     volume = np.prod(first.GetSpacing()) * first.GetNumberOfPixels()
     spacing = max(min(first.GetSpacing()), (volume / FINEST_VOXELS) ** (1 / 3))  # of the last stage, in mm
-    stages = [_Stage(_coarsen(first, spacing * f), _coarsen(second, spacing * f), (fixed, moving)) for f in (4, 2, 1)]
+    stages = [
+        _Stage(_coarsen(first, spacing * f), _coarsen(second, spacing * f), (fixed, moving), points) for f in (4, 2, 1)
+    ]
     return [stage for stage in stages if stage.fixed.GetNumberOfPixels() >= COARSEST_VOXELS] or stages[-1:]
+
+
+def _object_of(image: Any) -> Any:
+    """Cut an image to the box of everything above 0, since much common padding hides what is alike."""
+    inside, box = sitk.GetArrayViewFromImage(image).T > 0, []
+    for axis in range(3):
+        places = np.flatnonzero(inside.any(tuple({0, 1, 2} - {axis})))
+        box.append(slice(int(places[0]), int(places[-1]) + 1))
+    return image[tuple(box)]
 
 
 def _rotation(x: float, y: float, z: float) -> np.ndarray:

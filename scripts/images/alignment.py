@@ -14,7 +14,7 @@ from monai.utils import ensure_tuple
 from ..support.errors import InputError
 from ..support.notices import image_name, warn
 from .affine import find_affine, is_aligned
-from .frame import grid_corners, share_inside
+from .frame import grid_corners, sample_points, share_inside
 
 __all__ = ["AlignWorldsd"]
 
@@ -51,13 +51,13 @@ class AlignWorldsd(Transform):
         if "initial_transform" in data:  # which is no affine map, and is applied when the moving image is resampled
             return dict(data)
         alignment = data["alignment"] if "alignment" in data else self._find(fixed, moving)
-        if share_inside(fixed, moving, alignment) == 0:
+        if share_inside(sample_points(fixed), moving, alignment) == 0:
             raise InputError(
                 f"fixed: {image_name(fixed)} and moving: {image_name(moving)} do not overlap in world space: found "
                 f"{_extent(fixed)} and {_extent(moving)}, expected a common part; --alignment centers or affine "
                 "ignores the origins."
             )
-        seen = share_inside(fixed, moving, alignment, foreground=True)
+        seen = share_inside(sample_points(fixed, foreground=True), moving, alignment)
         if seen < MIN_SEEN and self.mode != "centers":
             warn(
                 f"{100 * (1 - seen):.0f} % of fixed: {image_name(fixed)} lie outside of moving: {image_name(moving)}: "

@@ -25,6 +25,7 @@ __all__ = [
     "grid_corners",
     "itk_affine",
     "place_in_itk",
+    "sample_points",
     "set_millimetres",
     "share_inside",
 ]
@@ -152,22 +153,24 @@ def grid_corners(image: MetaTensor) -> torch.Tensor:
     return torch.cat([points, torch.ones(1, points.shape[1], dtype=torch.float64)])
 
 
-def share_inside(fixed: MetaTensor, moving: MetaTensor, alignment: torch.Tensor, foreground: bool = False) -> float:
-    """Return the share of a fixed image that a map between the worlds takes into the moving image.
+def sample_points(image: MetaTensor, foreground: bool = False) -> torch.Tensor:
+    """Return 16^3 points of an image in homogeneous world coordinates, shape (4, N), in millimetres.
 
     Args:
-        fixed: shape (1, X, Y, Z), with its affine.
-        moving: the same for the moving image.
-        alignment: the map, shape (4, 4). It is sampled at 16^3 points.
-        foreground: leave out the points where the fixed image has its minimum.
+        image: shape (1, X, Y, Z), with its affine.
+        foreground: leave out the points where the image has its minimum.
     """
-    fractions = [(np.arange(16) + 0.5) / 16 * n - 0.5 for n in fixed.shape[1:]]
+    fractions = [(np.arange(16) + 0.5) / 16 * n - 0.5 for n in image.shape[1:]]
     points = np.stack(np.meshgrid(*fractions, indexing="ij")).reshape(3, -1)
     if foreground:
-        values = fixed.as_tensor()[0][tuple(torch.from_numpy(points.round().astype(int)))]
-        points = points[:, (values > fixed.min()).numpy()]
-    points = np.concatenate([points, np.ones((1, points.shape[1]))])
-    found = torch.linalg.solve(moving.affine.double(), alignment @ fixed.affine.double()).numpy() @ points
-    size = np.array(moving.shape[1:])[:, None]
-    inside = ((found[:3] >= -0.5) & (found[:3] <= size - 0.5)).all(0)
-    return float(inside.mean()) if len(inside) else 1.0
+        values = image.as_tensor()[0][tuple(torch.from_numpy(points.round().astype(int)))]
+        points = points[:, (values > image.min()).numpy()]
+    return image.affine.double() @ torch.from_numpy(np.concatenate([points, np.ones((1, points.shape[1]))]))
+
+
+def share_inside(points: torch.Tensor, image: MetaTensor, alignment: torch.Tensor) -> float:
+    """Return the share of some points that a map between the worlds, shape (4, 4), takes into an image; 1 of none."""
+    found = torch.linalg.solve(image.affine.double(), alignment @ points)[:3]
+    size = torch.tensor(image.shape[1:])[:, None]
+    inside = ((found >= -0.5) & (found <= size - 0.5)).all(0)
+    return float(inside.double().mean()) if len(inside) else 1.0
