@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import permutations, product
 from typing import Any
 
@@ -97,8 +98,10 @@ def is_aligned(fixed: MetaTensor, moving: MetaTensor) -> bool:
         stage = _stages(fixed, moving)[0]
         transform = stage.affine(stage.world())
         likeness = stage.improve(transform)
+        if _mean_motion(fixed, _to_matrix(transform)) >= NEAR:
+            return False
         others = (*stage.rotations([(a, 0, 0) for a in TILTS] + [(0, a, 0) for a in TILTS]), *stage.orientations())
-        return _mean_motion(fixed, _to_matrix(transform)) < NEAR and all(stage.likeness(o) <= likeness for o in others)
+        return all(stage.likeness(other) <= likeness for other in others)
 
 
 def _mean_motion(fixed: MetaTensor, matrix: torch.Tensor) -> float:
@@ -186,7 +189,7 @@ class _Stage:
 
     def mirror(self, transform: Any) -> Any:
         """An affine transform after a reflection from left to right about the fixed image's centre of mass."""
-        center = self._centers_of_mass().GetCenter()
+        center = self._centers_of_mass.GetCenter()
         result = sitk.AffineTransform(3)
         result.SetCenter(center)
         result.SetMatrix((np.reshape(transform.GetMatrix(), (3, 3)) @ np.diag([-1.0, 1.0, 1.0])).ravel().tolist())
@@ -256,12 +259,14 @@ class _Stage:
         transform.SetParameters(parameters)
         return before
 
+    @cached_property
     def _centers_of_mass(self) -> Any:
+        """The scanner coordinates with the centres of mass on each other, about that of the fixed image."""
         moments = sitk.CenteredTransformInitializerFilter.MOMENTS
         return sitk.Euler3DTransform(sitk.CenteredTransformInitializer(self.fixed, self.moving, self.world(), moments))
 
     def _turned(self, rotation: np.ndarray) -> Any:
-        start = self._centers_of_mass()
+        start = sitk.Euler3DTransform(self._centers_of_mass)
         start.SetMatrix(rotation.ravel().tolist(), 1e-6)
         return start
 

@@ -99,7 +99,7 @@ def extract_brain(
     """
     if mask is not None:
         mask = read_mask(mask, BRAIN_MASK.format(role), image, 3)
-    elif mode is True or (mode == "auto" and HAS_DEEPBET and skull_complaint(image)):
+    elif mode is True or (mode == "auto" and HAS_DEEPBET and (complaint := skull_complaint(image))):
         mask, litres = find_brain(image)
         if mask is None:
             warn(
@@ -108,7 +108,7 @@ def extract_brain(
             )
         elif mode == "auto":
             warn(
-                f"{role}: {image_name(image)} does not look skull-stripped: {skull_complaint(image)}. Its brain was "
+                f"{role}: {image_name(image)} does not look skull-stripped: {complaint}. Its brain was "
                 f"extracted, {litres:.1f} litres."
             )
     if mask is None:

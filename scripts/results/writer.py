@@ -48,14 +48,10 @@ def choose_outputs(names: Sequence[str] | str | None) -> tuple[str, ...]:
     Raises:
         InputError: when there is no such file.
     """
+    if names is None:
+        return USUAL
     known = {file.partition(".")[0]: file for file in OUTPUTS}
-    wanted = (
-        [file.partition(".")[0] for file in USUAL]
-        if names is None
-        else [names]
-        if isinstance(names, str)
-        else list(names)
-    )
+    wanted = [names] if isinstance(names, str) else list(names)
     for name in wanted:
         if name not in known:
             raise InputError(f"--outputs has '{name}': expected some of {', '.join(known)}.")
