@@ -13,12 +13,14 @@ from monai.data import MetaTensor
 from ..cohorts.layouts import LAYOUTS
 from ..images.loading import Source, as_nifti, check_same_grid, read_nifti, read_voxels
 from ..support.errors import InputError
+from ..support.notices import warn
 
 __all__ = ["CAVITY", "MYOCARDIUM", "RIGHT", "Cine", "label_names", "read_cine"]
 
 CAVITY, MYOCARDIUM, RIGHT = "LV", "Myo", "RV"
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 LONGEST_CYCLE = 5.0  # seconds
+WRONG_FRAME = 0.1  # of a frame, by how much the label separates intensities worse than in the best frame
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def read_cine(
     """Read a cine and the label map of one of its frames.
 
     Args:
-        cine: an image of shape (X, Y, Z, T), slices along the third axis: a file, or in memory.
+        cine: an image of shape (X, Y, Z, T), slices along the third axis: a file, a folder of DICOM files, see
+            :func:`~scripts.images.dicom_cine.open_dicom_cine`, or in memory.
         label: a label map of one frame, (X, Y, Z), or of all, (X, Y, Z, T), of which that frame is taken.
         label_frame: the frame of the label, from 0.
         names: name of each id of the label map; structures with other names than LV, Myo and RV are not measured.
@@ -69,7 +72,7 @@ def read_cine(
     Raises:
         InputError: when a file is not usable, or the label does not fit.
     """
-    image = as_nifti(cine, "cine")
+    image = as_nifti(cine, "cine", cine=True)
     cine = image.get_filename() or "the cine in memory"
     shape = image.shape
     if len(shape) != 4 or shape[3] < 2:
@@ -86,7 +89,7 @@ def read_cine(
         if frame.min() == frame.max():
             raise InputError(f"cine: {cine}: frame {t} is constant: expected images of a beating heart.")
     found = None if label is None else _read_label(label, label_frame, frames[0], str(cine))
-    present = set() if found is None else set(found.unique().tolist())
+    present: set[int] = set() if found is None else set(found.unique().tolist())
     ids = {name: value for value, name in (names or {}).items() if value in present}
     if found is not None and CAVITY not in ids:
         known = ", ".join(f"{value} {name}" for value, name in (names or {}).items())
@@ -94,7 +97,9 @@ def read_cine(
             f"label: {label} holds the ids {sorted(int(i) for i in present - {0})} in frame {label_frame}: "
             f"expected the cavity of the left ventricle among them ({known}); --label_layout names other ids."
         )
-    return Cine(image, frames, found, label_frame, ids, _frame_seconds(image), str(cine))
+    result = Cine(image, frames, found, label_frame, ids, _frame_seconds(image), str(cine))
+    _check_frame_of_label(result, f"label: {label}")
+    return result
 
 
 def label_names(layout: str) -> dict[int, str]:
@@ -115,9 +120,39 @@ def _read_label(label: Source, frame: int, image: MetaTensor, cine: str) -> Meta
         if frame >= opened.shape[3]:
             raise InputError(f"label: {label} has {opened.shape[3]} frames: expected a map of frame {frame}.")
         opened = nib.Nifti1Image(read_voxels(opened, "label")[..., frame], opened.affine)
-    found = read_nifti(opened, "label", 2, label=True)
+    ways = (nib.io_orientation(affine) for affine in (opened.affine, image.affine.numpy()))
+    # programs that convert DICOM turn its axes around
+    found = read_nifti(opened.as_reoriented(nib.orientations.ornt_transform(*ways)), "label", 2, label=True)
     check_same_grid(found, image, f"label: {label}", cine)
     return found
+
+
+def _check_frame_of_label(cine: Cine, name: str) -> None:
+    """Warn if a label separates the cavity from the wall clearly better in another frame than in its own."""
+    cavity, wall = cine.mask(CAVITY), cine.mask(MYOCARDIUM)
+    if cavity is None or wall is None:
+        return
+    fits = [_separation(frame.as_tensor()[0].numpy(), cavity, wall) for frame in cine.frames]
+    best = int(np.argmax(fits))
+    if fits[best] > fits[cine.label_frame] + WRONG_FRAME:
+        warn(
+            f"{name} fits frame {best} of {cine.path} much better than frame {cine.label_frame}, to which it is said "
+            "to belong (--label_frame)."
+        )
+
+
+def _separation(image: np.ndarray, cavity: np.ndarray, wall: np.ndarray) -> float:
+    """The part of the variance of intensities, from 0 to 1, that a division into cavity and wall explains."""
+    explained = total = 0.0
+    for z in np.flatnonzero(cavity.any((0, 1)) & wall.any((0, 1))):
+        inner, outer = image[cavity[..., z], z], image[wall[..., z], z]
+        both = np.concatenate([inner, outer])
+        spread = float(both.var()) or 1.0
+        means = inner.mean() - both.mean(), outer.mean() - both.mean()
+        between = float(len(inner) * means[0] ** 2 + len(outer) * means[1] ** 2)
+        explained += between / spread * float(np.sign(means[0] - means[1]))
+        total += len(both)
+    return explained / max(total, 1.0)
 
 
 def _frame_seconds(image: nib.Nifti1Image) -> float | None:

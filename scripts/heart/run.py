@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cohorts.datalist import folder_name, name_entries, read_json_list
+from ..support.command_line import number
 from ..support.errors import InputError, find_input_error
 from ..support.files import read_record, user_path
 from ..support.notices import collect_warnings
@@ -26,7 +27,7 @@ KEYS = ("cine", "label", "label_frame", "name")
 
 
 def read_cines(
-    cine: str | None, label: str | None = None, label_frame: int = 0, datalist: str | None = None
+    cine: str | None, label: str | None = None, label_frame: int | str = 0, datalist: str | None = None
 ) -> list[dict[str, Any]]:
     """List the cines to track.
 
@@ -43,7 +44,7 @@ def read_cines(
     if datalist is None:
         if cine is None:
             raise InputError("--cine is missing: expected --cine, or --datalist.")
-        return [{"name": ".", "cine": cine, "label": label, "label_frame": label_frame}]
+        return [{"name": ".", "cine": cine, "label": label, "label_frame": _frame(label_frame)}]
     if cine is not None:
         raise InputError("--datalist and --cine were both given: expected one or the other.")
     path = user_path(datalist, "datalist")
@@ -54,8 +55,12 @@ def read_cines(
             raise InputError(f"{where}: expected a dictionary with cine and optionally label, label_frame and name.")
         files = {k: str(path.parent / user_path(entry[k], f"{where}, {k}")) for k in ("cine", "label") if entry.get(k)}
         name = {"name": folder_name(entry["name"], where)} if "name" in entry else {}
-        entries.append({"label": None, **files, **name, "label_frame": entry.get("label_frame", label_frame)})
+        entries.append({"label": None, **files, **name, "label_frame": _frame(entry.get("label_frame", label_frame))})
     return name_entries(entries, "cine", path)
+
+
+def _frame(value: object) -> int:
+    return int(number("label_frame", value, above=-1, whole=True))
 
 
 class CineTracker:
@@ -124,8 +129,7 @@ class CineTracker:
         texts: list[str] = []
         start = time.perf_counter()
         with collect_warnings(texts):
-            frame = int(entry["label_frame"])
-            tracked = self.registration.track(entry["cine"], entry["label"], frame, self.label_layout)
+            tracked = self.registration.track(entry["cine"], entry["label"], entry["label_frame"], self.label_layout)
             strain = measure_strain(tracked)
         seconds = time.perf_counter() - start
         extra = {**record, "warnings": texts, "seconds": {"track": seconds}}

@@ -24,6 +24,7 @@ from ..support.files import user_path
 from ..support.keys import BRAIN_MASKS, IMAGES, LABELS, MASKS
 from ..support.memory import GIB, memory_bytes
 from ..support.notices import image_name, warn
+from .dicom_cine import open_dicom_cine
 from .frame import grid_corners, itk_affine, set_millimetres
 from .other_formats import BY_ITK, BY_NIBABEL, open_by_itk, open_by_nibabel
 
@@ -49,18 +50,19 @@ Source = str | Path | SpatialImage | MetaTensor
 """An image of the user's: a file, a nibabel image, or a MetaTensor of shape (1, X, Y, Z) or (1, X, Y)."""
 
 
-def as_nifti(source: Source, role: str) -> nib.Nifti1Image:
+def as_nifti(source: Source, role: str, cine: bool = False) -> nib.Nifti1Image:
     """Open a file, or convert an image in memory, to nibabel's image with its header.
 
     Args:
         source: see :data:`Source`.
         role: the key of the image (``fixed``, ``label_moving``, ...), for messages.
+        cine: see :func:`open_image`.
 
     Raises:
         InputError: when there is no such file, it is not NIfTI, or the source is none of these.
     """
     if isinstance(source, str | Path):
-        return open_image(source, role)
+        return open_image(source, role, cine)
     if isinstance(source, SpatialImage):
         image = source if isinstance(source, nib.Nifti1Image) else nib.Nifti1Image.from_image(source)
         with_own_affine = not np.array_equal(image.affine, image.header.get_best_affine(), equal_nan=True)
@@ -79,19 +81,22 @@ def as_nifti(source: Source, role: str) -> nib.Nifti1Image:
     return image
 
 
-def open_image(path: str | Path, role: str) -> nib.Nifti1Image:
+def open_image(path: str | Path, role: str, cine: bool = False) -> nib.Nifti1Image:
     """Open an image file, or the folder of a DICOM series, in ITK's frame.
 
     Args:
         path: NIfTI (``.nii``, ``.nii.gz``, ``.img`` with ``.hdr``), FreeSurfer (``.mgz``, ``.mgh``), NRRD (``.nrrd``,
             ``.nhdr``), MetaImage (``.mha``, ``.mhd``), or a folder with one DICOM series.
         role: what the file is (``fixed``, ``label_moving``, ...), for messages.
+        cine: whether a folder of DICOM files holds the frames of a cine, see :func:`open_dicom_cine`.
 
     Raises:
         InputError: when there is no such file, or it cannot be read.
     """
     path = user_path(path, role)
     opened = open_by_nibabel if path.name.endswith(BY_NIBABEL) else open_by_itk
+    if cine and path.is_dir():
+        opened = open_dicom_cine
     if not path.is_dir() and not (path.is_file() and path.name.endswith((*BY_NIBABEL, *BY_ITK))):
         return open_nifti(path, role)
     with _reported_as_damage(f"{role}: {path}", path.suffix.upper()[1:] or "DICOM"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,16 @@ from monai.utils import optional_import
 from ..support.errors import InputError
 from .frame import affine_of_itk
 
-__all__ = ["BY_ITK", "BY_NIBABEL", "open_by_itk", "open_by_nibabel"]
+__all__ = [
+    "BY_ITK",
+    "BY_NIBABEL",
+    "UNEVEN",
+    "as_nifti_in_memory",
+    "need_simpleitk",
+    "open_by_itk",
+    "open_by_nibabel",
+    "quiet_itk",
+]
 
 sitk, HAS_SIMPLEITK = optional_import("SimpleITK")
 
@@ -45,7 +55,7 @@ def open_by_nibabel(path: Path, name: str) -> nib.Nifti1Image:
     values = values.astype(values.dtype.newbyteorder("="))
     if isinstance(found, nib.Nifti1Pair):
         return nib.Nifti1Image(values, found.affine, found.header)
-    return _nifti(values, np.asarray(found.affine, dtype=np.float64))
+    return as_nifti_in_memory(values, np.asarray(found.affine, dtype=np.float64))
 
 
 def open_by_itk(path: Path, name: str) -> nib.Nifti1Image:
@@ -59,21 +69,33 @@ def open_by_itk(path: Path, name: str) -> nib.Nifti1Image:
         InputError: when the folder does not hold exactly one series of evenly spaced slices, or the image is not a
             scalar one in 2D or 3D.
     """
-    if not HAS_SIMPLEITK:
-        raise InputError(f"{name} needs SimpleITK, which is not installed: pip install SimpleITK.")
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of them is checked here
-    try:
+    need_simpleitk(name)
+    with quiet_itk():
         image = sitk.ReadImage(_series(path, name) if path.is_dir() else str(path))
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
     dims = image.GetDimension()
     if image.GetNumberOfComponentsPerPixel() != 1 or dims > 3:
         raise InputError(
             f"{name} has {dims} axes and {image.GetNumberOfComponentsPerPixel()} values per voxel: expected an image "
             "in 3D with one."
         )
-    return _nifti(sitk.GetArrayFromImage(image).T, affine_of_itk(image))
+    return as_nifti_in_memory(sitk.GetArrayFromImage(image).T, affine_of_itk(image))
+
+
+def need_simpleitk(name: str) -> None:
+    """Raise an :class:`InputError` where SimpleITK, which reads an image of this name, is not installed."""
+    if not HAS_SIMPLEITK:
+        raise InputError(f"{name} needs SimpleITK, which is not installed: pip install SimpleITK.")
+
+
+@contextmanager
+def quiet_itk() -> Iterator[None]:
+    """Keep back the warnings of ITK; what matters of them is checked here."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _series(folder: Path, name: str) -> Sequence[str]:
@@ -100,7 +122,8 @@ def _series(folder: Path, name: str) -> Sequence[str]:
     return files
 
 
-def _nifti(values: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
+def as_nifti_in_memory(values: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:
+    """Return voxels, and the affine from voxels to RAS millimetres, as an image."""
     values = values.astype(np.uint8) if values.dtype == bool else values
     image = nib.Nifti1Image(np.ascontiguousarray(values), affine, dtype=values.dtype)
     image.header.set_xyzt_units("mm")

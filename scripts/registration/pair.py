@@ -238,7 +238,7 @@ class Registration:
         """Track a short-axis cine over the heart cycle, see :func:`scripts.heart.track`.
 
         Args:
-            cine: an image of shape (X, Y, Z, T).
+            cine: an image of shape (X, Y, Z, T), or a folder of its DICOM files.
             label: label map of one frame.
             label_frame: the frame of the label, from 0.
             label_layout: the data-set layout that names the ids of the label.

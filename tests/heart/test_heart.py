@@ -200,6 +200,44 @@ def test_what_is_no_cine_is_named(files, save):
         assert expected.replace("\\", "") in message
 
 
+def test_a_label_of_another_frame_than_is_said_is_noticed(save, caplog):
+    """The cavity is bright, and small in frames 2 and 3; the label is that of frame 0."""
+    x, y = distance()
+    r = np.hypot(x, y)[..., None, None]
+    radius = np.array([10, 10, 5, 5])
+    frames = np.where(r < radius, 100.0, 20.0) + np.zeros((*SHAPE, 4)) + np.arange(SHAPE[1])[:, None, None] / 10
+    label = np.broadcast_to(np.where(r < 10, 3, np.where(r < 14, 2, 0))[..., 0], SHAPE).astype(np.uint8)
+    files = save("cine.nii.gz", frames.astype(np.float32), AFFINE), save("label.nii.gz", label, AFFINE)
+    read_cine(*files, 1, NAMES)
+    assert "fits frame" not in caplog.text
+    read_cine(*files, 2, NAMES)
+    assert "fits frame 0 of" in caplog.text
+    assert "much better than frame 2, to which it is said to belong" in caplog.text
+
+
+def test_bad_input_of_the_command_is_said(infer, samples, save, tmp_path):
+    cine, label = (nib.load(samples / "cine" / f"{name}.nii.gz") for name in ("cine", "label"))
+    frames, values, affine = np.asarray(cine.dataobj), np.asarray(label.dataobj), cine.affine
+    turned = affine[:, [2, 0, 1, 3]]
+    good = {"cine": cine.get_filename(), "label": label.get_filename()}
+    (tmp_path / "list.json").write_text(json.dumps([{**good, "label_frame": "last"}]))
+    in_all = np.zeros((*values.shape, frames.shape[3]), np.uint8)
+    in_all[..., 0] = values
+    for options, expected in (
+        ({"cine": save("3d.nii.gz", frames[..., 0], affine)}, "expected (X, Y, Z, T)"),
+        ({"cine": save("one.nii.gz", frames[..., :1], affine)}, "expected (X, Y, Z, T)"),
+        ({"cine": save("axis.nii.gz", np.moveaxis(frames, 2, 0), turned)}, "expected its slices along the third axis"),
+        ({"cine": str(tmp_path)}, "is a folder without DICOM images"),
+        ({**good, "label": save("small.nii.gz", values[:-1], affine)}, "the grid of"),
+        ({**good, "label": save("empty.nii.gz", 0 * values, affine)}, "holds the ids [] in frame 0"),
+        ({**good, "label": save("all.nii.gz", in_all, affine), "label_frame": 3}, "holds the ids [] in frame 3"),
+        ({**good, "label_frame": 99}, "label_frame is 99: expected 0 to 13"),
+        ({**good, "label_frame": 1.5}, "--label_frame is '1.5': expected a whole number above -1"),
+        ({"datalist": str(tmp_path / "list.json")}, "--label_frame is 'last': expected a whole number"),
+    ):
+        assert expected in message_of(lambda options=options: infer("cine", **options, output_dir=str(tmp_path / "o")))
+
+
 @pytest.mark.slow
 def test_a_real_heart_by_the_command(infer, samples, tmp_path):
     heart = samples / "sunnybrook" / "SC-N-10" / "SC-N-10"
