@@ -14,6 +14,7 @@ from ..cohorts.layouts import LAYOUTS
 from ..images.loading import Source, as_nifti, check_same_grid, read_nifti, read_voxels
 from ..support.errors import InputError
 from ..support.notices import warn
+from .insertions import Insertions, read_insertions
 
 __all__ = ["CAVITY", "MYOCARDIUM", "RIGHT", "Cine", "label_names", "read_cine"]
 
@@ -35,6 +36,8 @@ class Cine:
         ids: id in the label map of each structure: ``LV``, ``Myo``, ``RV``; only those that it holds.
         frame_seconds: time between two frames; None if the header does not say it.
         path: where the file lies; empty if it was in memory.
+        insertions: voxels of the anterior and the inferior insertion of the right ventricle in the labelled frame,
+            (2, 3); None where the label shows them.
     """
 
     image: nib.Nifti1Image
@@ -44,6 +47,7 @@ class Cine:
     ids: Mapping[str, int]
     frame_seconds: float | None
     path: str
+    insertions: np.ndarray | None = None
 
     @property
     def spacing(self) -> np.ndarray:
@@ -58,7 +62,11 @@ class Cine:
 
 
 def read_cine(
-    cine: Source, label: Source | None = None, label_frame: int = 0, names: Mapping[int, str] | None = None
+    cine: Source,
+    label: Source | None = None,
+    label_frame: int = 0,
+    names: Mapping[int, str] | None = None,
+    rv_insertion: Insertions | None = None,
 ) -> Cine:
     """Read a cine and the label map of one of its frames.
 
@@ -68,6 +76,7 @@ def read_cine(
         label: a label map of one frame, (X, Y, Z), or of all, (X, Y, Z, T), of which that frame is taken.
         label_frame: the frame of the label, from 0.
         names: name of each id of the label map; structures with other names than LV, Myo and RV are not measured.
+        rv_insertion: the insertions of the right ventricle in that frame, in place of those that the label shows.
 
     Raises:
         InputError: when a file is not usable, or the label does not fit.
@@ -97,7 +106,8 @@ def read_cine(
             f"label: {label} holds the ids {sorted(int(i) for i in present - {0})} in frame {label_frame}: "
             f"expected the cavity of the left ventricle among them ({known}); --label_layout names other ids."
         )
-    result = Cine(image, frames, found, label_frame, ids, _frame_seconds(image), str(cine))
+    insertions = None if rv_insertion is None else read_insertions(rv_insertion, image)
+    result = Cine(image, frames, found, label_frame, ids, _frame_seconds(image), str(cine), insertions)
     _check_frame_of_label(result, f"label: {label}")
     return result
 

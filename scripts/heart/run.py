@@ -14,6 +14,7 @@ from ..support.errors import InputError, find_input_error
 from ..support.files import read_record, user_path
 from ..support.notices import collect_warnings
 from .cine import label_names
+from .insertions import parse_insertions
 from .results import OUTPUTS, checksums, write_cine_results
 from .strain import measure_strain
 
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["CineTracker", "read_cines"]
 
 logger = logging.getLogger(__name__)
-KEYS = ("cine", "label", "label_frame", "name")
+KEYS = ("cine", "label", "label_frame", "rv_insertion", "name")
 
 
 def read_cines(
-    cine: str | None, label: str | None = None, label_frame: int | str = 0, datalist: str | None = None
+    cine: str | None,
+    label: str | None = None,
+    label_frame: int | str = 0,
+    rv_insertion: str | None = None,
+    datalist: str | None = None,
 ) -> list[dict[str, Any]]:
     """List the cines to track.
 
@@ -35,6 +40,7 @@ def read_cines(
         cine: one cine, with its label, if it has one.
         label: the label map of the frame ``label_frame``.
         label_frame: from 0.
+        rv_insertion: insertions of the right ventricle, see :func:`~scripts.heart.insertions.parse_insertions`.
         datalist: a JSON file in place of these: a list of dictionaries with these keys and optionally ``name``, the
             folder of the results; relative paths start at the folder of the file.
 
@@ -44,18 +50,23 @@ def read_cines(
     if datalist is None:
         if cine is None:
             raise InputError("--cine is missing: expected --cine, or --datalist.")
-        return [{"name": ".", "cine": cine, "label": label, "label_frame": _frame(label_frame)}]
-    if cine is not None:
-        raise InputError("--datalist and --cine were both given: expected one or the other.")
+        points = None if rv_insertion is None else parse_insertions(rv_insertion)
+        frame = _frame(label_frame)
+        return [{"name": ".", "cine": cine, "label": label, "label_frame": frame, "rv_insertion": points}]
+    for option, value in {"cine": cine, "rv_insertion": rv_insertion}.items():
+        if value is not None:
+            raise InputError(f"--datalist and --{option} were both given: expected one or the other.")
     path = user_path(datalist, "datalist")
     entries = []
     for index, entry in enumerate(read_json_list(path, "cines", "[{cine: ...}, ...]")):
         where = f"{path}, entry {index}"
         if not isinstance(entry, dict) or "cine" not in entry or not set(entry) <= set(KEYS):
-            raise InputError(f"{where}: expected a dictionary with cine and optionally label, label_frame and name.")
-        files = {k: str(path.parent / user_path(entry[k], f"{where}, {k}")) for k in ("cine", "label") if entry.get(k)}
+            raise InputError(f"{where}: expected a dictionary with cine and optionally {', '.join(KEYS[1:])}.")
+        names = [k for k in ("cine", "label", "rv_insertion") if entry.get(k) and not isinstance(entry[k], list)]
+        files = {k: str(path.parent / user_path(entry[k], f"{where}, {k}")) for k in names}
         name = {"name": folder_name(entry["name"], where)} if "name" in entry else {}
-        entries.append({"label": None, **files, **name, "label_frame": _frame(entry.get("label_frame", label_frame))})
+        known = {"label": None, "rv_insertion": entry.get("rv_insertion"), **files}
+        entries.append({**known, **name, "label_frame": _frame(entry.get("label_frame", label_frame))})
     return name_entries(entries, "cine", path)
 
 
@@ -114,13 +125,17 @@ class CineTracker:
     def _track(self, entry: Mapping[str, Any]) -> None:
         folder = self.output_dir / entry["name"]
         files = {"cine": entry["cine"], "label": entry["label"], "weights": self.registration.weights}
+        if isinstance(entry["rv_insertion"], str):
+            files["rv_insertion"] = entry["rv_insertion"]
         for name, path in files.items():
             if path is not None and not user_path(path, name).exists():
                 raise InputError(f"{name}: {path} does not exist.")
         record = {
             "files": {name: str(Path(path).resolve()) for name, path in files.items() if path is not None},
             "sha256": checksums(files),
-            "settings": f"{self.registration.settings} {entry['label_frame']} {self.label_layout}",
+            "settings": " ".join(
+                map(str, (self.registration.settings, entry["label_frame"], self.label_layout, entry["rv_insertion"]))
+            ),
         }
         known = read_record(folder / OUTPUTS[-1])
         if not self.overwrite and known and all(known.get(k) == record[k] for k in ("sha256", "settings")):
@@ -129,7 +144,9 @@ class CineTracker:
         texts: list[str] = []
         start = time.perf_counter()
         with collect_warnings(texts):
-            tracked = self.registration.track(entry["cine"], entry["label"], entry["label_frame"], self.label_layout)
+            tracked = self.registration.track(
+                entry["cine"], entry["label"], entry["label_frame"], self.label_layout, entry["rv_insertion"]
+            )
             strain = measure_strain(tracked)
         seconds = time.perf_counter() - start
         extra = {**record, "warnings": texts, "seconds": {"track": seconds}}

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..support.errors import InputError
 from ..support.notices import warn
-from .cine import CAVITY, MYOCARDIUM, RIGHT
+from .cine import CAVITY, MYOCARDIUM, RIGHT, Cine
 from .tracking import TrackedCine
 
 __all__ = ["LEVELS", "Strain", "measure_strain"]
 
 LEVELS = ("basal", "mid", "apical")
 FIRST = {"basal": 1, "mid": 7, "apical": 13}  # number of the first AHA segment of each level
+NARROWEST = np.deg2rad(10)  # of a septum
 LEAST_VOXELS = 10  # of the cavity and of the myocardium in a slice that is measured
 
 
@@ -97,6 +99,7 @@ class Axes:
 
     Attributes:
         spacing: voxel sizes in mm.
+        centers: the centre of the cavity in each slice, in mm from the first voxel, (2,).
         radial: unit vectors from the centre of the cavity, (2, X, Y, Z), 0 in other slices.
         from_base: the measured slices, from base to apex.
         handedness: 1 where a turn from the first to the second axis is counterclockwise seen from the apex, else -1.
@@ -111,8 +114,8 @@ class Axes:
         )
         self.points = points
         areas = {z: int(cavity[..., z].sum()) for z in slices}
-        for z in slices:
-            center = points[:, cavity[..., z]].mean(1)
+        self.centers = {z: points[:, cavity[..., z]].mean(1) for z in slices}
+        for z, center in self.centers.items():
             away = points - center[:, None, None]
             self.radial[..., z] = away / np.maximum(np.linalg.norm(away, axis=0), 1e-9)
         half = max(1, len(slices) // 2)
@@ -167,37 +170,61 @@ def _aha_segments(
 ) -> np.ndarray | None:
     """Number the voxels of the myocardium by the segments of the American Heart Association, 1 to 16.
 
-    The septum lies between the insertions of the right ventricle, the anterior one of which is that which lies further
-    to the front in the patient. From there, seen from the apex, the segments follow counterclockwise.
+    The septum lies between the insertions of the right ventricle. From the anterior one, seen from the apex, the
+    segments follow counterclockwise.
     """
-    right = tracked.cine.mask(RIGHT)
-    if right is None or not levels:
-        return None
-    affine = tracked.cine.image.affine
-    if not affine[:3, :3][~np.eye(3, dtype=bool)].any():
-        warn(
-            f"cine: {tracked.cine.path}: its header has no orientation: the second axis is taken to point to the front "
-            "of the patient; segments and the sign of the rotation may be wrong."
-        )
-    anterior = affine[1, :2]  # towards the front, along both axes of the plane
-    segments = np.zeros(myocardium.shape, np.int16)
     angles = np.arctan2(axes.radial[1], axes.radial[0]) * axes.handedness
-    insertions = {
-        z: found for z in axes.from_base if (found := _insertions(angles[..., z], right[..., z], anterior, axes))
-    }
-    if not insertions:
+    septa = _given_septum(tracked.cine, axes) or _labelled_septa(tracked.cine, angles, axes)
+    if not septa or not levels:
         return None
+    segments = np.zeros(myocardium.shape, np.int16)
     for name, slices in levels.items():
         for z in slices:
-            nearest = min(insertions, key=lambda known: abs(known - z))
-            front, width = insertions[nearest]
+            front, width = septa[min(septa, key=lambda known: abs(known - z))]
             mask = myocardium[..., z]
             segments[mask, z] = FIRST[name] + _sector(angles[..., z][mask], front, width, name)
     return segments
 
 
+def _given_septum(cine: Cine, axes: Axes) -> dict[int, tuple[float, float]]:
+    """The septum, as in :func:`_insertions`, between the points that the user gave, in a slice near them."""
+    if cine.insertions is None:
+        return {}
+    found = []
+    for point in cine.insertions:
+        z = min(axes.centers, key=lambda known: abs(known - point[2]))
+        away = point[:2] * axes.spacing[:2] - axes.centers[z]
+        found.append(np.arctan2(away[1], away[0]) * axes.handedness)
+    width = float(np.angle(np.exp(1j * (found[1] - found[0]))))
+    if abs(width) < NARROWEST:
+        raise InputError(
+            "rv_insertion: both points lie in the same direction from the centre of the cavity: expected the ends of "
+            "the septum."
+        )
+    return {z: (float(found[0]), width)}
+
+
+def _labelled_septa(cine: Cine, angles: np.ndarray, axes: Axes) -> dict[int, tuple[float, float]]:
+    """The septum, as in :func:`_insertions`, of each slice in which the right ventricle is labelled."""
+    right = cine.mask(RIGHT)
+    if right is None:
+        return {}
+    affine = cine.image.affine
+    if not affine[:3, :3][~np.eye(3, dtype=bool)].any():
+        warn(
+            f"cine: {cine.path}: its header has no orientation: the second axis is taken to point to the front "
+            "of the patient; segments and the sign of the rotation may be wrong."
+        )
+    anterior = affine[1, :2]  # towards the front, along both axes of the plane
+    found = {z: _insertions(angles[..., z], right[..., z], anterior, axes) for z in axes.from_base}
+    return {z: septum for z, septum in found.items() if septum}
+
+
 def _insertions(angles: np.ndarray, right: np.ndarray, anterior: np.ndarray, axes: Axes) -> tuple[float, float] | None:
-    """Return the angle of the anterior insertion and the width of the septum, counterclockwise seen from the apex."""
+    """Return the angle of the anterior insertion and the width of the septum, counterclockwise seen from the apex.
+
+    The anterior insertion is the one that lies further to the front in the patient.
+    """
     if right.sum() < LEAST_VOXELS:
         return None
     values = angles[right]

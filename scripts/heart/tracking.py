@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from ..deformation.grid import as_volume, by_image, lattice, length
+from ..deformation.grid import as_volume, by_image, lattice, length, sample
 from ..deformation.jacobian import jacobian_determinant
 from ..support.notices import warn
 from .cine import CAVITY, Cine, as_frame
@@ -81,6 +81,11 @@ class TrackedCine:
         """Return the label map of the reference frame in another frame, by nearest neighbour, shape (X, Y, Z)."""
         return self._carried(self._invert(frame, None))
 
+    def carry_points(self, points: np.ndarray, frame: int) -> np.ndarray:
+        """Return where points of the reference frame, in voxels, (N, 3), lie in another frame."""
+        moved = sample(self.ddf[frame], torch.from_numpy(points.T).float())
+        return points + np.pad(moved.numpy().T, ((0, 0), (0, 1)))
+
     def carry_labels(self) -> np.ndarray:
         """Return the label map of the reference frame in all frames, shape (X, Y, Z, T)."""
         carried: dict[int, np.ndarray] = {}
@@ -138,7 +143,9 @@ def track(cine: Cine, register: Register) -> TrackedCine:
                 f"{cavity[cine.label_frame]:.0f} in frame {cine.label_frame} of the label: strain starts at {largest}."
             )
             label = as_frame(tracked.carry_label(largest), cine.frames[0])
-            tracked = _track_from(replace(cine, label=label, label_frame=largest), largest, register)
+            points = None if cine.insertions is None else tracked.carry_points(cine.insertions, largest)
+            cine = replace(cine, label=label, label_frame=largest, insertions=points)
+            tracked = _track_from(cine, largest, register)
         return tracked
     first = int(_distance_to(tracked, tracked.reference).argmax())
     away = _distance_to(tracked, first)

@@ -38,6 +38,7 @@ from .preprocessing import preprocess_pair
 
 if TYPE_CHECKING:
     from ..heart import TrackedCine
+    from ..heart.insertions import Insertions
 
 __all__ = ["Registration"]
 
@@ -233,7 +234,12 @@ class Registration:
         return result
 
     def track(
-        self, cine: str | Path, label: str | Path | None = None, label_frame: int = 0, label_layout: str = "acdc"
+        self,
+        cine: Source,
+        label: Source | None = None,
+        label_frame: int = 0,
+        label_layout: str = "acdc",
+        rv_insertion: Insertions | None = None,
     ) -> TrackedCine:
         """Track a short-axis cine over the heart cycle, see :func:`scripts.heart.track`.
 
@@ -242,6 +248,8 @@ class Registration:
             label: label map of one frame.
             label_frame: the frame of the label, from 0.
             label_layout: the data-set layout that names the ids of the label.
+            rv_insertion: the anterior and the inferior insertion of the right ventricle in that frame, for the segments
+                of strain: a file of points, or RAS millimetres (2, 3); None means as the label shows them.
 
         Raises:
             InputError: when the network is not for 2D images, or a file is not usable.
@@ -252,7 +260,7 @@ class Registration:
             raise InputError(
                 "a cine is tracked slice by slice: expected a registration for 2D images, such as cardiac."
             )
-        found = read_cine(cine, label, label_frame, label_names(label_layout))
+        found = read_cine(cine, label, label_frame, label_names(label_layout), rv_insertion)
         return track(found, partial(register_frames, self))
 
     def register(self, inputs: Mapping[str, Any], data: Data) -> RegisteredPair:

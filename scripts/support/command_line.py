@@ -33,7 +33,7 @@ __all__ = [
 
 TEXTS = (  # options whose values are names of files, folders, subjects and images
     *FILES,
-    *("cine", "label", "datalist", "dataset_dir", "output_dir", "bundle_root"),
+    *("cine", "label", "rv_insertion", "datalist", "dataset_dir", "output_dir", "bundle_root"),
     *("weights", "initial_weights", "displacements", "true_displacements"),
     *("shard", "layout", "group", "atlas", "fixed_image", "moving_image"),
 )

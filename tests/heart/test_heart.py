@@ -10,6 +10,7 @@ import torch
 
 from scripts.collect import main
 from scripts.heart import read_cine, track
+from scripts.heart.insertions import parse_insertions
 from scripts.heart.results import OUTPUTS, measures, write_cine_results
 from scripts.heart.strain import green, measure_strain
 
@@ -120,6 +121,67 @@ def test_the_segments_begin_in_front_and_pass_the_septum(files):
         assert anterior[1] > 3 > -3 > inferior[1]
         assert anteroseptal[1] > 0 > inferoseptal[1]
         assert min(anteroseptal[0] * towards_rv, inferoseptal[0] * towards_rv) > 5
+
+
+def towards(degrees, z=2):
+    """The voxel 12 voxels from the centre in a direction from the first to the second axis."""
+    angle = np.deg2rad(degrees)
+    return [*(CENTER + 12 * np.array([np.cos(angle), np.sin(angle)])), z]
+
+
+def millimetres(*voxels):
+    return nib.affines.apply_affine(AFFINE, np.array(voxels)).tolist()
+
+
+def test_the_segments_begin_at_the_insertions_that_are_given(save, tmp_path):
+    """The septum is given from 60 to -60 degrees: all six segments of the base and the middle have 60 degrees."""
+    label = heart_label()
+    frames = np.stack([blobs(SHAPE, seed) for seed in range(COUNT)], -1)
+    files = save("cine.nii.gz", frames, AFFINE), save("label.nii.gz", label * (label != 1), AFFINE)
+    still = motion()
+    assert measure_strain(track(read_cine(*files, 0, NAMES), lambda cine, reference: still)).segments is None
+    ends = millimetres(towards(60), towards(-60))
+    table = tmp_path / "ends.csv"
+    table.write_text("".join("{},{},{}\n".format(*point) for point in ends))
+    for given, first in ((ends, [8, 9, 10, 11, 12, 7]), (str(table), [8, 9, 10, 11, 12, 7]), (ends[::-1], None)):
+        found = track(read_cine(*files, 0, NAMES, given), lambda cine, reference: still)
+        segments = measure_strain(found).segments
+        i, j = np.array([towards(30 - 60 * n) for n in range(6)])[:, :2].round().astype(int).T
+        middle = segments[..., 2][i, j].tolist()
+        # the other way round, the order from the anterior insertion is the reverse
+        assert middle == (first or [9, 8, 7, 12, 11, 10])
+
+
+def test_insertions_are_carried_with_the_label(files):
+    scales = 1 - 0.2 * contraction()
+
+    def register(cine, reference):
+        x, y = (torch.from_numpy(d).float()[..., None].expand(SHAPE) for d in distance())
+        return torch.stack([(scale / scales[reference] - 1) * torch.stack([x, y]) for scale in scales])
+
+    found = track(read_cine(*files, 3, NAMES, millimetres(towards(60), towards(-60))), register)
+    assert found.reference == 0
+    np.testing.assert_allclose(
+        found.cine.insertions[0, :2] - CENTER, 12 / scales[3] * np.array([0.5, 0.75**0.5]), atol=1e-3
+    )
+
+
+def test_wrong_insertions_are_said(files, tmp_path):
+    (tmp_path / "three.csv").write_text("1,2,3\n" * 3)
+    for given, expected in (
+        ([[1, 2, 3]], "expected two points in mm"),
+        ([[1, 2], [3, 4]], "expected two points in mm"),
+        ("ends.txt", "is not named as a file of points"),
+        (str(tmp_path / "three.csv"), "expected two points in mm"),
+        ([[0, 0, 900], [0, 0, 0]], "(0, 0, 900) mm lies outside of the cine"),
+        (millimetres(towards(20), towards(25)), "both points lie in the same direction"),
+    ):
+        message = message_of(
+            lambda given=given: measure_strain(track(read_cine(*files, 0, NAMES, given), lambda *_: motion()))
+        )
+        assert expected in message
+    assert "expected two points in mm" in message_of(lambda: parse_insertions("[[1,2"))
+    assert parse_insertions("[[1,2,3],[4,5,6]]") == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_a_label_of_another_frame_is_carried_to_end_diastole(files, caplog):
