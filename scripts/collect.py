@@ -15,8 +15,9 @@ from typing import Any
 from .cohorts.datalist import read_json_list, read_pairs
 from .heart.run import read_cines
 from .results.measures import flatten
+from .results.outliers import FEWEST, find_outliers
 from .results.summary import EvaluationSummary, write_csv
-from .results.tables import EJECTION_FRACTION, Row, cines_table, pairs_table
+from .results.tables import EJECTION_FRACTION, Row, cines_table, measures_row, pairs_table
 from .support.command_line import report_in_one_line
 from .support.errors import InputError
 from .support.files import read_record, remove_debris, replace_file, user_path
@@ -30,6 +31,8 @@ MOST_NAMED = 20
 
 def collect(folders: Sequence[Path], names: Iterable[str] | None = None) -> list[str]:
     """Write ``cohort.csv`` to the first folder: one row per pair or cine: measures, seconds, warnings, versions.
+
+    Pairs that are unlike the others (``scripts.results.outliers``) have the reason in ``outlier``.
 
     It holds the pairs that inference has finished, by their ``metrics.json``, and those that the parts of an evaluation
     have measured. If all parts of an evaluation are there, ``metrics.csv``, ``summary.json`` and the plots are written
@@ -54,15 +57,28 @@ def collect(folders: Sequence[Path], names: Iterable[str] | None = None) -> list
         raise InputError(f"{', '.join(map(str, folders))}: there is no result of a registration.")
     table = {str(row["pair"]): row for row in rows}  # a pair that is there twice counts once
     rows = [table[name] for name in sorted(table)]
+    of_cines = any(EJECTION_FRACTION in row for row in rows)
+    if not of_cines:
+        outliers = find_outliers(rows)
+        rows = [{**row, "outlier": outliers.get(index, "")} for index, row in enumerate(rows)]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     replace_file(folders[0] / "cohort.csv", lambda path: write_csv(rows, columns, path))
-    print(cines_table(rows) if any(EJECTION_FRACTION in row for row in rows) else pairs_table(rows))
+    print(cines_table(rows) if of_cines else f"{pairs_table(rows)}\n{_said_of_outliers(rows)}")
     missing = _missing_parts([path for path, _ in parts])
     failed = {name: text for _, part in parts for name, text in part["failed"].items() if name not in table}
     if parts and not missing:
         _summarize(folders[0], [part for _, part in parts], failed)
     missing += [f"pair {name}: {text}" for name, text in sorted(failed.items())]
     return missing + [f"pair {name}" for name in names or () if name not in table and name not in failed]
+
+
+def _said_of_outliers(rows: Sequence[Row]) -> str:
+    """Say which pairs are unlike the others, for the screen."""
+    if len(rows) < FEWEST:
+        return f"outliers: not looked for among {len(rows)} pairs, which needs {FEWEST}"
+    found = [f"outlier: pair {row['pair']}: {row['outlier']}" for row in rows if row["outlier"]]
+    more = [f"outliers in all: {len(found)}"] if len(found) > MOST_NAMED else []
+    return "\n".join([*found[:MOST_NAMED], *more]) or f"outliers: none among {len(rows)} pairs"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -108,7 +124,7 @@ def _of_inference(folder: Path) -> Iterable[Row]:
 
 
 def _row(name: str, metrics: Mapping[str, Any], seconds: Mapping[str, float], versions: Mapping[str, str]) -> Row:
-    return {"pair": name, **flatten(metrics), **flatten({"seconds": seconds, "version": versions})}
+    return {**measures_row(name, metrics), **flatten({"seconds": seconds, "version": versions})}
 
 
 def _missing_parts(paths: Sequence[Path]) -> list[str]:

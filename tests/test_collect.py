@@ -69,6 +69,23 @@ def test_failed_and_missing_pairs_are_named(tmp_path, capsys):
         main([str(tmp_path / "empty")])
 
 
+def test_pairs_unlike_the_others_and_verdicts_are_in_the_table(tmp_path, capsys):
+    correlations = [0.80, 0.81, 0.82, 0.83, 0.84, 0.85, 0.86, 0.87, 0.88, 0.40]  # their MAD is .025
+    for index, value in enumerate(correlations):
+        said = {"verdict": {"verdict": "failed", "score": 0.9, "reasons": ["It is wrong."]}} if index == 9 else {}
+        record = {"ncc": {"after": value}, **said, "warnings": [], "seconds": {}, "versions": versions()}
+        (tmp_path / f"pair{index}").mkdir()
+        (tmp_path / f"pair{index}" / "metrics.json").write_text(json.dumps(record))
+    assert main([str(tmp_path)]) == 0
+    assert "outlier: pair pair9: correlation 0.400, median 0.835, z = -11.7" in capsys.readouterr().out
+    table = rows(tmp_path / "cohort.csv")
+    assert [row["outlier"] != "" for row in table] == [False] * 9 + [True]
+    assert (table[9]["verdict"], table[9]["reasons"], table[0]["verdict"]) == ("failed", "It is wrong.", "")
+    (tmp_path / "pair0" / "metrics.json").unlink()
+    main([str(tmp_path)])
+    assert "outliers: not looked for among 9 pairs, which needs 10" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_parts_give_the_files_of_one_run_in_any_order_and_again(infer, samples, tmp_path):
     pairs = str(samples / "sunnybrook" / "pairs.json")

@@ -20,6 +20,7 @@ __all__ = [
     "cines_table",
     "class_names",
     "column_values",
+    "measures_row",
     "pairs_table",
     "results_table",
     "summary_table",
@@ -47,25 +48,35 @@ CINES = {
 }
 
 Row = dict[str, Any]
+Cell = float | str | None
 
 
 def results_table(folder: Path) -> str:
     """Make a table with one line per ``metrics.json`` below a folder, and their mean."""
     paths = sorted(folder.rglob("metrics.json"))
-    return pairs_table(
-        [{"pair": str(p.parent.relative_to(folder)), **flatten(json.loads(p.read_text()))} for p in paths]
-    )
+    return pairs_table([measures_row(str(p.parent.relative_to(folder)), json.loads(p.read_text())) for p in paths])
+
+
+def measures_row(name: str, metrics: Mapping[str, Any]) -> Row:
+    """Flatten the measures of a pair to a row, with its ``verdict``, its ``score`` and the ``reasons`` as text."""
+    said = metrics.get("verdict") or {}
+    row = {"pair": name, **flatten({key: value for key, value in metrics.items() if key != "verdict"})}
+    if said:
+        row |= {"verdict": said["verdict"], "score": said.get("score"), "reasons": " ".join(said.get("reasons") or ())}
+    return row
 
 
 def pairs_table(rows: Sequence[Row]) -> str:
-    """Make a table of the most important measures with one line per pair, and their mean."""
+    """Make a table of the most important measures with one line per pair, and their mean; with verdicts if any has."""
     columns = ["dice.before.mean", "dice.after.mean"]
     columns += [f"folding.whole_grid.{key}" for key in ("folding_percent", "ndv_percent", "std_log_jacobian")]
-    lines = [(str(row["pair"]), [row.get(column) for column in columns]) for row in rows]
+    said = ["verdict"] if any("verdict" in row for row in rows) else []
+    lines = [(str(row["pair"]), [row.get(column) for column in (*columns, *said)]) for row in rows]
     values = [column_values(rows, column) for column in columns]
-    means = [float(np.mean(known)) if known else None for known in values]
-    titles = ("pair", "Dice before", "after", "|J|<=0 %", "NDV %", "std log|J|")
-    return text_table(titles, [*lines, (f"mean of {len(rows)}", means)], (3, 3, 4, 4, 3))
+    means: list[Cell] = [float(np.mean(known)) if known else None for known in values]
+    titles = ("pair", "Dice before", "after", "|J|<=0 %", "NDV %", "std log|J|", *said)
+    end = (f"mean of {len(rows)}", means + [""] * len(said))
+    return text_table(titles, [*lines, end], (3, 3, 4, 4, 3) + (0,) * len(said))
 
 
 def cines_table(rows: Sequence[Row]) -> str:
@@ -113,17 +124,21 @@ def column_values(rows: Sequence[Row], column: str) -> list[float]:
     return [row[column] for row in rows if isinstance(row.get(column), int | float)]
 
 
-def text_table(
-    titles: Sequence[str], lines: Sequence[tuple[str, Sequence[float | None]]], digits: Sequence[int]
-) -> str:
-    """Align names to the left and numbers to the right; None becomes a dash."""
+def text_table(titles: Sequence[str], lines: Sequence[tuple[str, Sequence[Cell]]], digits: Sequence[int]) -> str:
+    """Align names to the left, numbers and other texts to the right; None becomes a dash."""
     first = max(len(titles[0]), *(len(name) for name, _ in lines)) + 2
     widths = [max(len(title), 6) + 2 for title in titles[1:]]
     text = [titles[0].ljust(first) + "".join(title.rjust(width) for title, width in zip(titles[1:], widths))]
     for name, values in lines:
-        cells = ["-" if value is None else f"{value:.{places}f}" for value, places in zip(values, digits)]
-        text.append(name.ljust(first) + "".join(cell.rjust(width) for cell, width in zip(cells, widths)))
+        cells = [_cell(value, places) for value, places in zip(values, digits)]
+        text.append((name.ljust(first) + "".join(cell.rjust(width) for cell, width in zip(cells, widths))).rstrip())
     return "\n".join(text)
+
+
+def _cell(value: Cell, digits: int) -> str:
+    if isinstance(value, str):
+        return value
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 if __name__ == "__main__":
