@@ -6,7 +6,7 @@ import logging
 import math
 import operator
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,9 @@ from ..results.writer import RegistrationWriter
 from ..support.errors import InputError, find_input_error
 from ..support.processes import rank_and_count
 from .pair import Registration
+
+if TYPE_CHECKING:
+    from ..report import ReportWriter
 
 __all__ = ["MeanOverPairs", "PairEvaluator"]
 
@@ -42,6 +45,7 @@ class PairEvaluator(SupervisedEvaluator):
         registration: registers and measures each pair.
         writer: writes the files of each pair; None writes no files.
         summary: summarizes all pairs; None makes no summary.
+        report: writes a report of all pairs, which a ``writer`` has written; None writes none.
         kwargs: further arguments of ``monai.engines.SupervisedEvaluator``: key_val_metric, val_handlers, ...
     """
 
@@ -51,6 +55,7 @@ class PairEvaluator(SupervisedEvaluator):
         registration: Registration,
         writer: RegistrationWriter | None = None,
         summary: EvaluationSummary | None = None,
+        report: ReportWriter | None = None,
         **kwargs: Any,
     ) -> None:
         rank, processes = rank_and_count()
@@ -69,6 +74,7 @@ class PairEvaluator(SupervisedEvaluator):
         self.registration = registration
         self.writer = writer
         self.summary = summary
+        self.report = report
         self._forget()
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
@@ -86,16 +92,24 @@ class PairEvaluator(SupervisedEvaluator):
             self.writer.prepare(self.dataset.data)
         if self.summary is not None:
             self.summary.prepare()
+        if self.report is not None:
+            self.report.prepare()
         super().run(global_epoch)
         self._look_again()
         self._gather()
-        if rank_and_count()[0] == 0 and self.summary is not None and self.rows:
-            failures = {name: _message(error) for name, error in self.failures.items()}
-            rows = [self.rows[index] for index in sorted(self.rows)]
-            self.summary.write(rows, failures, time.perf_counter() - start)
+        if rank_and_count()[0] == 0:
+            self._write(time.perf_counter() - start)
         if rank_and_count()[1] > 1:
             dist.barrier()  # torchrun ends all processes when one fails
         self._report()
+
+    def _write(self, seconds: float) -> None:
+        """Write the summary and the report of all pairs."""
+        failures = {name: _message(error) for name, error in self.failures.items()}
+        if self.summary is not None and self.rows:
+            self.summary.write([self.rows[index] for index in sorted(self.rows)], failures, seconds)
+        if self.report is not None:
+            self.report.write(self.dataset.data, failures)
 
     def _forget(self) -> None:
         self.rows: dict[int, dict[str, Any]] = {}

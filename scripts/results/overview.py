@@ -16,7 +16,7 @@ from .measures import scale
 if TYPE_CHECKING:
     from .registered import RegisteredPair
 
-__all__ = ["draw_overview"]
+__all__ = ["GREEN", "MAGENTA", "RED", "colored", "cuts", "draw_grid", "draw_overview", "edges", "enlarge", "gray"]
 
 COLUMNS = ("fixed", "moving", "warped", "difference before", "difference after", "warped grid", "Jacobian determinant")
 GRID_LINES = 24
@@ -70,7 +70,7 @@ def _planes(pair: RegisteredPair) -> Iterator[dict[str, Any]]:
     volumes |= {key: _array(label)[0] for key, label in labels.items() if label is not None}
     ddf = _array(pair.ddf)
     spacing = np.asarray(pair.fixed.pixdim)
-    for axis, index, name in _cuts(volumes["fixed"].shape, spacing):
+    for axis, index, name in cuts(volumes["fixed"].shape, spacing):
         i, j = (a for a in range(3) if a != axis)
         plane: dict[str, Any] = {key: volume.take(index, axis) for key, volume in volumes.items()}
         for key in images:
@@ -83,7 +83,7 @@ def _planes(pair: RegisteredPair) -> Iterator[dict[str, Any]]:
         yield plane
 
 
-def _cuts(shape: tuple[int, ...], spacing: np.ndarray) -> list[tuple[int, int, str]]:
+def cuts(shape: tuple[int, ...], spacing: np.ndarray) -> list[tuple[int, int, str]]:
     """Return (axis, index, name) for the middle of each axis, or for three slices of a stack with thick slices."""
     if shape[2] == 1 or spacing[2] > 2 * max(spacing[:2]):
         indices = sorted({round(fraction * (shape[2] - 1)) for fraction in (0.25, 0.5, 0.75)})
@@ -94,45 +94,45 @@ def _cuts(shape: tuple[int, ...], spacing: np.ndarray) -> list[tuple[int, int, s
 def _panels(plane: dict[str, Any]) -> list[np.ndarray]:
     """Return the panels of one row, in the order of ``COLUMNS``, each of shape (height, WIDTH, 3), 8 bits."""
     size = plane["size"]
-    fixed, moving, warped = (_gray(_enlarge(plane[key], size)) for key in ("fixed", "moving", "warped"))
+    fixed, moving, warped = (gray(enlarge(plane[key], size)) for key in ("fixed", "moving", "warped"))
     if "label_fixed" in plane:
-        edges = _edges(_enlarge(plane["label_fixed"], size))
-        fixed[edges] = warped[edges] = GREEN
+        outline = edges(enlarge(plane["label_fixed"], size))
+        fixed[outline] = warped[outline] = GREEN
     if "label_warped" in plane:
-        warped[_edges(_enlarge(plane["label_warped"], size))] = RED
-    before, after = (_colored(_enlarge(plane["fixed"] - plane[key], size)) for key in ("moving", "warped"))
-    determinant = _enlarge(plane["jacobian"], size)
-    jacobian = _colored(determinant - 1)
+        warped[edges(enlarge(plane["label_warped"], size))] = RED
+    before, after = (colored(enlarge(plane["fixed"] - plane[key], size)) for key in ("moving", "warped"))
+    determinant = enlarge(plane["jacobian"], size)
+    jacobian = colored(determinant - 1)
     jacobian[determinant <= 0] = MAGENTA
-    return [fixed, moving, warped, before, after, _draw_grid(plane["ddf"], size), jacobian]
+    return [fixed, moving, warped, before, after, draw_grid(plane["ddf"], size), jacobian]
 
 
-def _enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Repeat the pixels of an image (X, Y), so that it has this width and height, with its second axis upwards."""
     x, y = (np.arange(n) * old // n for n, old in zip(size, image.shape))
     return image[np.ix_(x, y[::-1])].T
 
 
-def _gray(values: np.ndarray) -> np.ndarray:
+def gray(values: np.ndarray) -> np.ndarray:
     """Return the colours of values from 0 to 1."""
     return np.repeat((255 * values).round().astype(np.uint8)[..., None], 3, axis=-1)
 
 
-def _colored(values: np.ndarray) -> np.ndarray:
+def colored(values: np.ndarray) -> np.ndarray:
     """Return the colours of values from -1, blue, to 1, red."""
     places = np.linspace(-1, 1, len(BLUE_TO_RED))
     return np.stack([np.interp(values, places, channel) for channel in BLUE_TO_RED.T], axis=-1).round().astype(np.uint8)
 
 
-def _edges(label: np.ndarray) -> np.ndarray:
+def edges(label: np.ndarray) -> np.ndarray:
     """Return which pixels have another label on their right or below."""
-    edges = np.zeros(label.shape, bool)
-    edges[:, :-1] |= label[:, :-1] != label[:, 1:]
-    edges[:-1] |= label[:-1] != label[1:]
-    return edges
+    found = np.zeros(label.shape, bool)
+    found[:, :-1] |= label[:, :-1] != label[:, 1:]
+    found[:-1] |= label[:-1] != label[1:]
+    return found
 
 
-def _draw_grid(ddf: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def draw_grid(ddf: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Draw where the points of a regular grid are sampled in the moving image; ddf in voxels, shape (2, X, Y)."""
     shape = np.array(ddf.shape[1:])
     points = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij")) + ddf
@@ -149,7 +149,7 @@ def _draw_bar(picture: Image.Image, top: int, height: int) -> None:
     """Draw the colours of |J| from 0 to 2 beside the last panel."""
     left = MARGIN + len(COLUMNS) * (WIDTH + GAP)
     values = np.linspace(1, -1, height)[:, None].repeat(BAR, axis=1)
-    picture.paste(Image.fromarray(_colored(values)), (left, top))
+    picture.paste(Image.fromarray(colored(values)), (left, top))
     for value in (0, 1, 2):
         place = top + min(max(height * (2 - value) // 2, MARGIN // 2), height - MARGIN // 2)
         _write(picture, str(value), left + BAR + MARGIN // 2, place)

@@ -1,0 +1,158 @@
+"""What a report knows of each pair: its results, read from the folders of inference or evaluation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..results.measures import flatten
+from ..results.names import OUTPUTS
+from ..results.outliers import find_outliers
+from ..support.files import read_record
+
+__all__ = ["VERDICTS", "Entry", "Results", "find_entries", "find_failures", "mark_outliers", "worst_first"]
+
+VERDICTS = ("failed", "doubtful", "no verdict", "good")  # the worst first
+NOT_MEASURES = ("verdict", "warnings", "seconds", "files", "sha256", "settings", "outputs", "versions")
+# names of BIDS derivatives, where links hide those of the images from which they were made
+BIDS = {
+    "moving_warped.nii.gz": r".*_desc-warped_[a-zA-Z0-9]+\.nii\.gz",
+    "label_warped.nii.gz": r".*_desc-labels_dseg\.nii\.gz",
+    "jacobian_determinant.nii.gz": r".*_desc-jacobian_map\.nii\.gz",
+    "error_mm.nii.gz": r".*_desc-error(mm)?_map\.nii\.gz",
+    "alignment.mat": r".*_desc-alignment_xfm\.mat",
+}
+SPACE = re.compile(r"_space-([a-zA-Z0-9]+)_")
+
+
+@dataclass
+class Entry:
+    """One registered pair.
+
+    Attributes:
+        name: its name, which is unique in a report.
+        folder: where its files are.
+        record: its ``metrics.json``.
+        outlier: why it is unlike the others; empty if it is not.
+    """
+
+    name: str
+    folder: Path
+    record: dict[str, Any]
+    outlier: str = ""
+    row: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.row = flatten({key: value for key, value in self.record.items() if key not in NOT_MEASURES})
+        seconds = self.record.get("seconds") or {}
+        self.row["seconds"] = sum(value for value in seconds.values() if isinstance(value, int | float)) or None
+        self.row["score"] = self._said.get("score")
+
+    @property
+    def _said(self) -> dict[str, Any]:
+        said = self.record.get("verdict")
+        return said if isinstance(said, dict) else {}
+
+    @property
+    def verdict(self) -> str:
+        """One of :data:`VERDICTS`."""
+        said = self._said.get("verdict")
+        return said if said in VERDICTS else "no verdict"
+
+    @property
+    def reasons(self) -> list[str]:
+        return [str(reason) for reason in self._said.get("reasons") or ()]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [str(text) for text in self.record.get("warnings") or ()]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The input files by their keys; empty where the images were given in memory."""
+        return dict(self.record.get("files") or {})
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the files that were asked for."""
+        return [str(file) for file in self.record.get("outputs") or ()]
+
+    @property
+    def knows_alignment(self) -> bool:
+        """Whether ``alignment.mat`` is all that came before the network, or there was nothing and so no such file."""
+        asked = any(re.fullmatch(rf"alignment\.mat|{BIDS['alignment.mat']}", file) for file in self.outputs)
+        return asked and not {"initial_transform", "displacement"} & {*self.inputs}
+
+    def output(self, name: str) -> Path | None:
+        """Return the place of one of ``scripts.results.names.OUTPUTS``, whichever scheme of names it has."""
+        pattern = BIDS.get(name)
+        if name == "displacement.nii.gz":  # to the space of the other results; the inverse leads from there
+            spaces = {match[1] for file in self.outputs if (match := SPACE.search(file))}
+            pattern = rf".*_to-({'|'.join(spaces)})_mode-image_xfm\.nii\.gz" if spaces else None
+        found = [file for file in self.outputs if file == name or (pattern and re.fullmatch(pattern, file))]
+        return next((self.folder / file for file in found if (self.folder / file).is_file()), None)
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that a report shows.
+
+    Attributes:
+        entries: the registered pairs.
+        failures: why pairs were not registered, by their names.
+        cines: number of tracked cines in the folders, which a report does not show.
+    """
+
+    entries: list[Entry]
+    failures: Mapping[str, str]
+    cines: int = 0
+
+
+def find_entries(folders: Sequence[Path]) -> Results:
+    """Find the registered pairs below output folders, and those of which an evaluation says that they have failed."""
+    entries: dict[str, Entry] = {}
+    cines = 0
+    found = {path.resolve(): (path, folder) for folder in folders for path in sorted(folder.rglob(OUTPUTS[-1]))}
+    for path, folder in found.values():
+        record = read_record(path)
+        if "folding" in record:
+            name = path.parent.relative_to(folder).as_posix()
+            name = path.parent.resolve().name if name == "." else name
+            name = str(path.parent) if name in entries else name
+            entries[name] = Entry(name, path.parent, record)
+        elif record:
+            cines += 1
+    return Results(list(entries.values()), find_failures(folders), cines)
+
+
+def find_failures(folders: Iterable[Path]) -> dict[str, str]:
+    """Return why pairs failed, by their names, from the summaries of evaluations and of their parts."""
+    paths = [path for folder in folders for path in (folder / "summary.json", *sorted(folder.glob("shard_*.json")))]
+    failed = [read_record(path).get("failed") for path in paths]
+    return {str(name): str(text) for found in failed if isinstance(found, dict) for name, text in found.items()}
+
+
+def mark_outliers(entries: Iterable[Entry]) -> None:
+    """Set ``outlier`` of the pairs that are unlike the others which the same weights have registered."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(str((entry.record.get("sha256") or {}).get("weights")), []).append(entry)
+    for group in groups.values():
+        reasons = find_outliers([entry.row for entry in group])
+        for index, entry in enumerate(group):
+            entry.outlier = reasons.get(index, "")
+
+
+def worst_first(entry: Entry) -> tuple[Any, ...]:
+    """Order entries by verdict, the probability of a failure, Dice or else correlation; those without it come last."""
+
+    def ascending(*columns: str) -> tuple[bool, float]:
+        values = (entry.row.get(column) for column in columns)
+        known = next((value for value in values if isinstance(value, int | float)), None)
+        return known is None, 0.0 if known is None else known
+
+    unknown, score = ascending("score")
+    return VERDICTS.index(entry.verdict), unknown, -score, *ascending("dice.after.mean", "ncc.after"), entry.name

@@ -1,0 +1,151 @@
+"""The numbers of a report: the columns of its table, the distributions of its measures, the tables of one pair."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..results.measures import flatten
+from ..results.tables import class_names
+from .entries import NOT_MEASURES, VERDICTS, Entry
+
+__all__ = ["COLUMNS", "Bar", "Column", "Histogram", "classes_table", "histograms", "measures_table", "used_columns"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure: what it is called, its key in a row, its unit and decimals, and what it means."""
+
+    title: str
+    key: str
+    unit: str
+    digits: int
+    meaning: str
+
+    def text(self, entry: Entry) -> str:
+        value = self.value(entry)
+        return UNKNOWN if value is None else f"{value:.{self.digits}f}"
+
+    def value(self, entry: Entry) -> float | None:
+        value = entry.row.get(self.key)
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+COLUMNS = (
+    Column("P(failure)", "score", "", 2, "probability that this registration has failed"),
+    Column("Dice before", "dice.before.mean", "", 3, "mean overlap of the labels without the registration"),
+    Column("Dice", "dice.after.mean", "", 3, "mean overlap of the labels after the registration"),
+    Column("NCC before", "ncc.before", "", 3, "correlation of the images in the foreground without the registration"),
+    Column("NCC", "ncc.after", "", 3, "correlation of the images in the foreground after the registration"),
+    Column("folds", "folding.whole_grid.folding_percent", "%", 4, "voxels where the field folds, |J| <= 0"),
+    Column("std log|J|", "folding.whole_grid.std_log_jacobian", "", 3, "how much the change of volume varies"),
+    Column("error", "end_point_error.foreground.mean_mm", "mm", 2, "mean distance from the true displacement"),
+    Column("time", "seconds", "s", 1, "of all stages of the registration"),
+)
+DRAWN = ("score", "dice.after.mean", "ncc.after", "folding.whole_grid.std_log_jacobian", "seconds")
+UNKNOWN = "\N{EN DASH}"
+FEWEST = 5  # values that make a distribution
+BINS = 16
+WIDTH, HEIGHT = 240, 90  # of a histogram, in the units of its drawing
+
+
+def used_columns(entries: Sequence[Entry]) -> list[Column]:
+    """Return the columns that some pair has."""
+    return [column for column in COLUMNS if any(column.value(entry) is not None for entry in entries)]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """The pairs of one verdict whose values lie in one bin; places are in the units of the drawing."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    verdict: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A distribution: its measure, bars, and the places and texts of the ticks below them."""
+
+    column: Column
+    bars: list[Bar]
+    ticks: list[tuple[float, str]]
+    median: str
+    count: int
+
+
+def histograms(entries: Sequence[Entry]) -> list[Histogram]:
+    """Return the distributions of the main measures that at least :data:`FEWEST` pairs have."""
+    columns = [column for key in DRAWN for column in COLUMNS if column.key == key]
+    found = [_histogram(column, entries) for column in columns]
+    return [histogram for histogram in found if histogram is not None]
+
+
+def _histogram(column: Column, entries: Sequence[Entry]) -> Histogram | None:
+    known = [(value, entry.verdict) for entry in entries if (value := column.value(entry)) is not None]
+    values = np.array([value for value, _ in known])
+    if len(values) < FEWEST:
+        return None
+    step = _step(float(np.ptp(values)) or abs(float(values[0])) or 1.0)
+    first = math.floor(values.min() / step + 1e-9)
+    count = max(1, math.floor(values.max() / step + 1e-9) - first + 1)
+    bins = np.clip(np.floor(values / step + 1e-9).astype(int) - first, 0, count - 1)
+    highest = int(np.bincount(bins).max())
+    width, unit = WIDTH / count, f" {column.unit}" if column.unit else ""
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    bars = []
+    for index in range(count):
+        low, high = ((first + index + more) * step for more in (0, 1))
+        base = float(HEIGHT)
+        for verdict in reversed(VERDICTS):
+            number = sum(said == verdict for at, (_, said) in zip(bins, known) if at == index)
+            if number:
+                height = HEIGHT * number / highest
+                base -= height
+                title = f"{low:.{digits}f} to {high:.{digits}f}{unit}: {number} {verdict}"
+                bars.append(Bar(index * width + 0.75, base, max(width - 1.5, 0.5), height, verdict, title))
+    ticks = [(place * WIDTH, f"{(first + place * count) * step:.{digits}f}") for place in (0.0, 1.0)]
+    return Histogram(column, bars, ticks, f"{np.median(values):.{column.digits}f}{unit}", len(values))
+
+
+def _step(extent: float) -> float:
+    """The width of a bin: 1, 2 or 5 times a power of ten, so that there are at most about :data:`BINS`."""
+    power = 10.0 ** math.floor(math.log10(extent / BINS))
+    return next(power * factor for factor in (1, 2, 5, 10) if extent / (power * factor) <= BINS)
+
+
+def classes_table(entry: Entry) -> list[tuple[str, list[str]]]:
+    """Return the overlap of each class before and after, and the distances of its surfaces, with their mean."""
+    columns = overlap_columns(entry)
+    names = [*class_names(entry.row), "mean"] if columns else []
+    return [(name, [_number(entry.row.get(f"{column}.{name}")) for column in columns]) for name in names]
+
+
+def overlap_columns(entry: Entry) -> dict[str, str]:
+    """Return the columns of :func:`classes_table` with their titles."""
+    titles = {"dice": "Dice", "hausdorff95_mm": "HD95 (mm)", "surface_distance_mm": "surface distance (mm)"}
+    both = {f"{key}.{when}": f"{title} {when}" for key, title in titles.items() for when in ("before", "after")}
+    return {column: title for column, title in both.items() if f"{column}.mean" in entry.row}
+
+
+def measures_table(entry: Entry) -> list[tuple[str, str]]:
+    """Return all other measures, with their keys as names."""
+    left = {key: value for key, value in entry.record.items() if key not in (*NOT_MEASURES, "dice")}
+    left = {key: value for key, value in left.items() if not key.startswith(("hausdorff", "surface_distance"))}
+    rows = {**flatten(left), **flatten({"seconds": entry.record.get("seconds") or {}})}
+    return [(key.replace(".", " · ").replace("_", " "), _number(value)) for key, value in rows.items()]
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}".rstrip("0").rstrip(".")
+    if isinstance(value, list):
+        return ", ".join(map(_number, value)) or UNKNOWN
+    return UNKNOWN if value is None else str(value)
