@@ -47,8 +47,7 @@ class Entry:
 
     def __post_init__(self) -> None:
         self.row = flatten({key: value for key, value in self.record.items() if key not in NOT_MEASURES})
-        seconds = self.record.get("seconds") or {}
-        self.row["seconds"] = sum(value for value in seconds.values() if isinstance(value, int | float)) or None
+        self.row["seconds"] = sum(self.seconds.values()) or None
         self.row["score"] = self._said.get("score")
 
     @property
@@ -74,6 +73,12 @@ class Entry:
     def inputs(self) -> dict[str, str]:
         """The input files by their keys; empty where the images were given in memory."""
         return dict(self.record.get("files") or {})
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """The time of each stage."""
+        stages = (self.record.get("seconds") or {}).items()
+        return {key: value for key, value in stages if isinstance(value, int | float)}
 
     @property
     def outputs(self) -> list[str]:

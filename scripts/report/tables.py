@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ..results.measures import flatten
-from ..results.tables import class_names
-from .entries import NOT_MEASURES, VERDICTS, Entry
+from ..results.tables import REGULARITY, class_names
+from .entries import VERDICTS, Entry
 
-__all__ = ["COLUMNS", "Bar", "Column", "Histogram", "classes_table", "histograms", "measures_table", "used_columns"]
+__all__ = ["COLUMNS", "Bar", "Column", "Histogram", "Table", "histograms", "tables_of", "used_columns"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,17 @@ COLUMNS = (
     Column("error", "end_point_error.foreground.mean_mm", "mm", 2, "mean distance from the true displacement"),
     Column("time", "seconds", "s", 1, "of all stages of the registration"),
 )
+DISTANCES_MM = {
+    "hausdorff_mm": "HD (mm)",
+    "hausdorff95_mm": "HD95 (mm)",
+    "surface_distance_mm": "ASSD (mm)",
+}
+INVERSE = {
+    "covered part of the moving image, %": "covered_percent",
+    "residual, mean, mm": "residual_mean_mm",
+    "residual, largest, mm": "residual_max_mm",
+    "not solved, %": "unsolved_percent",
+}
 DRAWN = ("score", "dice.after.mean", "ncc.after", "folding.whole_grid.std_log_jacobian", "seconds")
 UNKNOWN = "\N{EN DASH}"
 FEWEST = 5  # values that make a distribution
@@ -121,31 +131,50 @@ def _step(extent: float) -> float:
     return next(power * factor for factor in (1, 2, 5, 10) if extent / (power * factor) <= BINS)
 
 
-def classes_table(entry: Entry) -> list[tuple[str, list[str]]]:
-    """Return the overlap of each class before and after, and the distances of its surfaces, with their mean."""
-    columns = overlap_columns(entry)
-    names = [*class_names(entry.row), "mean"] if columns else []
-    return [(name, [_number(entry.row.get(f"{column}.{name}")) for column in columns]) for name in names]
+@dataclass(frozen=True)
+class Table:
+    """Some measures of one pair: the titles of the columns, and each line with its name; all as text."""
+
+    title: str
+    columns: list[str]
+    lines: list[tuple[str, list[str]]]
 
 
-def overlap_columns(entry: Entry) -> dict[str, str]:
-    """Return the columns of :func:`classes_table` with their titles."""
-    titles = {"dice": "Dice", "hausdorff95_mm": "HD95 (mm)", "surface_distance_mm": "surface distance (mm)"}
-    both = {f"{key}.{when}": f"{title} {when}" for key, title in titles.items() for when in ("before", "after")}
-    return {column: title for column, title in both.items() if f"{column}.mean" in entry.row}
+def tables_of(entry: Entry) -> list[Table]:
+    """Return all measures of a pair; those that no other table has come last, by their keys."""
+    row = {key: value for key, value in entry.row.items() if key not in ("score", "seconds")}
+    times = ("before", "after")
+    overlap = {key: title for key, title in {"dice": "Dice", **DISTANCES_MM}.items() if f"{key}.after.mean" in row}
+    areas = {"whole_grid": "whole grid", "foreground": "foreground"}
+    regularity = {title: f"folding.{{}}.{key}" for title, key in REGULARITY.items()}
+    regularity["end-point error, mm"] = "end_point_error.{}.mean_mm"
+
+    def table(title: str, columns: Sequence[str], lines: Mapping[str, Sequence[str]]) -> Table:
+        found = [(name, [_text(row.pop(key, None)) for key in keys]) for name, keys in lines.items()]
+        return Table(title, list(columns), [line for line in found if set(line[1]) != {UNKNOWN}])
+
+    tables = [
+        table(
+            "Labels",
+            [f"{title} {when}" for title in overlap.values() for when in times],
+            {c: [f"{key}.{when}.{c}" for key in overlap for when in times] for c in (*class_names(row), "mean")},
+        ),
+        table("Images", times, {title: [f"{title.lower()}.{when}" for when in times] for title in ("NCC", "RMSE")}),
+        table(
+            "Displacement",
+            list(areas.values()),
+            {title: [key.format(area) for area in areas] for title, key in regularity.items()},
+        ),
+        table("Inverse", [""], {title: [f"inverse.{key}"] for title, key in INVERSE.items()}),
+        Table("Time", ["s"], [(key.replace("_", " "), [f"{value:.2f}"]) for key, value in entry.seconds.items()]),
+    ]
+    others = [(key.replace("_", " ").replace(".", ", "), [_text(value)]) for key, value in row.items()]
+    return [table for table in (*tables, Table("Further measures", [""], others)) if table.lines]
 
 
-def measures_table(entry: Entry) -> list[tuple[str, str]]:
-    """Return all other measures, with their keys as names."""
-    left = {key: value for key, value in entry.record.items() if key not in (*NOT_MEASURES, "dice")}
-    left = {key: value for key, value in left.items() if not key.startswith(("hausdorff", "surface_distance"))}
-    rows = {**flatten(left), **flatten({"seconds": entry.record.get("seconds") or {}})}
-    return [(key.replace(".", " · ").replace("_", " "), _number(value)) for key, value in rows.items()]
-
-
-def _number(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}".rstrip("0").rstrip(".")
-    if isinstance(value, list):
-        return ", ".join(map(_number, value)) or UNKNOWN
+        return f"{value:.3g}" if 0 < abs(value) < 1e-3 or abs(value) >= 1e4 else f"{value:.4f}" if value else "0"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) or UNKNOWN
     return UNKNOWN if value is None else str(value)

@@ -23,7 +23,7 @@ from ..support.errors import InputError
 from ..support.files import read_record, replace_file
 from .entries import VERDICTS, Entry, Results, mark_outliers, worst_first
 from .pictures import ERROR_COLOURS, Pictures, draw_pair
-from .tables import classes_table, histograms, measures_table, overlap_columns, used_columns
+from .tables import histograms, tables_of, used_columns
 
 __all__ = ["MOST", "ReportWriter", "check_report", "write_report"]
 
@@ -126,9 +126,7 @@ def _render(entries: Sequence[Entry], pictures: Mapping[str, Pictures], results:
         columns=used_columns(entries),
         histograms=histograms(entries),
         measured=_date(entries),
-        classes_table=classes_table,
-        overlap_columns=overlap_columns,
-        measures_table=measures_table,
+        tables_of=tables_of,
         determinant_colours=_gradient(BLUE_TO_RED),
         error_colours=_gradient(ERROR_COLOURS),
     )

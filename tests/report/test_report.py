@@ -7,7 +7,7 @@ import pytest
 
 from scripts.report.__main__ import main
 from scripts.report.entries import Entry, find_entries, worst_first
-from scripts.report.tables import COLUMNS, histograms
+from scripts.report.tables import COLUMNS, histograms, tables_of
 from scripts.support.bundle import versions
 from scripts.support.errors import InputError
 
@@ -116,3 +116,29 @@ def test_a_run_writes_its_report_with_the_pairs_that_failed(infer, samples, tmp_
     assert "fine" in (tmp_path / "out" / "report_1_of_2.html").read_text()
     (tmp_path / "out" / "report.html").write_text("mine")
     assert "is not a report" in message_of(lambda: infer(report="true", **options))
+
+
+def test_every_measure_of_a_pair_is_in_one_of_its_tables():
+    measures = {
+        "ncc": {"before": 0.25, "after": 0.5},
+        "folding": {"whole_grid": {"folding_percent": 0.0, "std_log_jacobian": 0.00012345}},
+        "dice": {"before": {"1": 0.5, "mean": 0.5}, "after": {"1": 0.75, "mean": 0.75}},
+        "hausdorff95_mm": {"before": {"1": 4.0, "mean": 4.0}, "after": {"1": None, "mean": None}},
+        "lost_labels": [3, 4],
+        "seconds": {"read": 0.5},
+    }
+    found = {table.title: (table.columns, table.lines) for table in tables_of(Entry("a", None, measures))}
+    unknown = "\N{EN DASH}"
+    assert found == {
+        "Labels": (
+            ["Dice before", "Dice after", "HD95 (mm) before", "HD95 (mm) after"],
+            [(name, ["0.5000", "0.7500", "4.0000", unknown]) for name in ("1", "mean")],
+        ),
+        "Images": (["before", "after"], [("NCC", ["0.2500", "0.5000"])]),
+        "Displacement": (
+            ["whole grid", "foreground"],
+            [("|J| <= 0, %", ["0", unknown]), ("std log|J|", ["0.000123", unknown])],
+        ),
+        "Time": (["s"], [("read", ["0.50"])]),
+        "Further measures": ([""], [("lost labels", ["3, 4"])]),
+    }
