@@ -7,25 +7,17 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
-from monai.utils import convert_to_tensor
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from ..deformation.formats import read_vectors
-from ..deformation.transform_files import read_transform
-from ..images.intensities import find_range, tissue_floor
-from ..images.loading import as_nifti, read_nifti
-from ..results.measures import scale
 from ..results.overview import GREEN, MAGENTA, RED, colored, cuts, draw_grid, edges, enlarge, gray
 from ..support.errors import InputError
-from ..support.files import sha256
 from .entries import Entry
+from .reading import Volumes, scaled
 
 __all__ = ["ERROR_COLOURS", "Pictures", "Plane", "draw_pair"]
 
@@ -78,11 +70,12 @@ def draw_pair(entry: Entry) -> Pictures:
     """Draw a pair from the files that are there; what cannot be read is said in the notes."""
     notes: list[str] = []
     try:
-        grid = _grid(entry)
-        places = cuts(grid.shape, grid.spacing)
-        slices = _cut_all(entry, grid, places, notes)
+        volumes = Volumes(entry)
     except InputError as error:
         return Pictures([], "", None, [str(error)])
+    grid = volumes.grid
+    places = cuts(grid.shape, grid.spacing)
+    slices = _cut_all(volumes, places, notes)
     largest = _round_up(slices["error"]) if "error" in slices else None
     scaling = SIDE / max(np.multiply(grid.shape, grid.spacing))
     planes = []
@@ -99,51 +92,12 @@ def draw_pair(entry: Entry) -> Pictures:
     return Pictures(planes, _thumbnail(first, planes[0].size), largest, notes)
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """The grid of the fixed image."""
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-
-    @property
-    def spacing(self) -> np.ndarray:
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
-
-    def sides(self, i: int, j: int) -> tuple[str, str, str, str]:
-        """The directions in which the axes i, to the right, and j, upwards, come from and lead to."""
-        letters = dict(zip("LRPAIS", "RLAPSI"))
-        right, top = (nib.aff2axcodes(self.affine)[axis] or "" for axis in (i, j))
-        return letters.get(right, ""), right, letters.get(top, ""), top
-
-
-def _grid(entry: Entry) -> _Grid:
-    for name in ("moving_warped.nii.gz", "jacobian_determinant.nii.gz", "label_warped.nii.gz", "error_mm.nii.gz"):
-        path = entry.output(name)
-        if path is not None:
-            image = as_nifti(path, name.partition(".")[0])
-            x, y, z = (*image.shape, 1, 1)[:3]
-            return _Grid((x, y, z), image.affine)
-    raise InputError("There are no pictures: no result on the grid of the fixed image is there.")
-
-
-def _cut_all(entry: Entry, grid: _Grid, places: Sequence[Place], notes: list[str]) -> Slices:
+def _cut_all(volumes: Volumes, places: Sequence[Place], notes: list[str]) -> Slices:
     """Cut slices of everything that is there; one volume after the other is read, to save memory."""
-    ranges: dict[str, Any] = {}
-    readers = {
-        "fixed": lambda: _image(_input(entry, "fixed"), grid, places),
-        "moving": lambda: _moving(entry, grid, places, ranges),
-        "warped": lambda: _image(entry.output("moving_warped.nii.gz"), grid, places, ranges.get("moving")),
-        "label_fixed": lambda: _volume(_input(entry, "label_fixed"), grid, places, label=True),
-        "label_warped": lambda: _volume(entry.output("label_warped.nii.gz"), grid, places, label=True),
-        "ddf": lambda: _field(entry.output("displacement.nii.gz"), grid, places),
-        "jacobian": lambda: _volume(entry.output("jacobian_determinant.nii.gz"), grid, places),
-        "error": lambda: _volume(entry.output("error_mm.nii.gz"), grid, places),
-    }
     found: Slices = {}
-    for key, read in readers.items():
+    for key in (*IMAGES, "label_fixed", "label_warped", "ddf", "jacobian", "error"):
         try:
-            slices = read()
+            slices = _cut(volumes, key, places)
         except InputError as error:
             notes.append(str(error))
         else:
@@ -151,98 +105,30 @@ def _cut_all(entry: Entry, grid: _Grid, places: Sequence[Place], notes: list[str
     return found
 
 
-def _input(entry: Entry, key: str) -> Path | None:
-    """The file of an input, if it is that which was registered."""
-    if key not in entry.inputs:
+def _cut(volumes: Volumes, key: str, places: Sequence[Place]) -> list[np.ndarray] | None:
+    if key == "moving":
+        return _moving(volumes, places)
+    if key == "ddf":  # the components within each slice, (2, X, Y)
+        ddf = volumes.field()
+        return None if ddf is None else [np.delete(ddf.take(i, axis + 1), axis, axis=0) for axis, i, _ in places]
+    volume = volumes.read(key)
+    return None if volume is None else [volume.take(index, axis) for axis, index, _ in places]
+
+
+def _moving(volumes: Volumes, places: Sequence[Place]) -> list[np.ndarray] | None:
+    """Slices of the moving image before the registration, with the alignment alone, where that is known."""
+    matrix, image, shape = volumes.to_moving, volumes.moving, volumes.grid.shape
+    if matrix is None or image is None:
         return None
-    path = Path(entry.inputs[key])
-    if not path.exists():
-        raise InputError(f"{key}: {path} is not there any more.")
-    if sha256(path) != (entry.record.get("sha256") or {}).get(key):
-        raise InputError(f"{key}: {path} has changed since the registration.")
-    return path
-
-
-def _read(path: Path, grid: _Grid, label: bool = False) -> torch.Tensor:
-    values = convert_to_tensor(read_nifti(path, "report", spatial_dims=2, label=label)[0], track_meta=False)
-    if tuple(values.shape) != grid.shape:
-        raise InputError(f"{path} has shape {tuple(values.shape)}: expected that of the results, {grid.shape}.")
-    return values
-
-
-def _volume(path: Path | None, grid: _Grid, places: Sequence[Place], label: bool = False) -> list[np.ndarray] | None:
-    return None if path is None else _take(_read(path, grid, label).numpy(), places)
-
-
-def _image(path: Path | None, grid: _Grid, places: Sequence[Place], limits: Any = None) -> list[np.ndarray] | None:
-    """Slices of an image, scaled to [0, 1] by these limits, or else as for the network."""
-    if path is None:
-        return None
-    values = _read(path, grid)
-    return [_scaled(part, limits or _limits(values)) for part in _take(values.numpy(), places)]
-
-
-def _limits(values: torch.Tensor) -> Any:
-    return find_range(values.clamp(min=tissue_floor(values)).numpy())
-
-
-def _scaled(values: np.ndarray, limits: Any) -> np.ndarray:
-    return scale(torch.from_numpy(values), limits).numpy()
-
-
-def _take(volume: np.ndarray, places: Sequence[Place]) -> list[np.ndarray]:
-    return [volume.take(index, axis) for axis, index, _ in places]
-
-
-def _field(path: Path | None, grid: _Grid, places: Sequence[Place]) -> list[np.ndarray] | None:
-    """The displacement within each slice, in voxels, shape (2, X, Y) each."""
-    if path is None:
-        return None
-    vectors = read_vectors(path, "displacement")[0].numpy()
-    if vectors.shape[1:] != grid.shape:
-        raise InputError(f"{path} has shape {vectors.shape[1:]}: expected that of the results, {grid.shape}.")
-    count = len(vectors)
-    to_voxels = np.linalg.inv(grid.affine[:count, :count])
+    values = image[0].numpy()
     found = []
     for axis, index, _ in places:
-        part = np.zeros((3, *np.delete(grid.shape, axis)))
-        part[:count] = np.tensordot(to_voxels, vectors.take(index, axis + 1), axes=1)
-        found.append(np.delete(part, axis, axis=0))
+        ranges = [np.arange(n) if a != axis else np.array([index]) for a, n in enumerate(shape)]
+        points = np.stack(np.meshgrid(*ranges, indexing="ij")).reshape(3, -1)
+        there = matrix[:3, :3] @ points + matrix[:3, 3:]
+        part = map_coordinates(values, there, order=1, cval=float(values.min())).reshape(*np.delete(shape, axis))
+        found.append(scaled(torch.from_numpy(part), volumes.moving_limits))
     return found
-
-
-def _moving(entry: Entry, grid: _Grid, places: Sequence[Place], ranges: dict[str, Any]) -> list[np.ndarray] | None:
-    """Slices of the moving image before the registration, with the alignment alone, where that is known.
-
-    The limits of its intensities are added to ``ranges``.
-    """
-    path = _input(entry, "moving")
-    if path is None:
-        return None
-    image = read_nifti(path, "moving", spatial_dims=2)
-    values = convert_to_tensor(image[0], track_meta=False)
-    ranges["moving"] = _limits(values)
-    if not entry.knows_alignment:
-        return None
-    file = entry.output("alignment.mat")
-    alignment = np.eye(4) if file is None else _matrix(file)
-    to_moving = np.linalg.inv(image.affine.numpy()) @ alignment @ grid.affine
-    found = []
-    for axis, index, _ in places:
-        ranges_of_axes = [np.arange(n) if a != axis else np.array([index]) for a, n in enumerate(grid.shape)]
-        points = np.stack(np.meshgrid(*ranges_of_axes, indexing="ij")).reshape(3, -1)
-        there = to_moving[:3, :3] @ points + to_moving[:3, 3:]
-        part = map_coordinates(values.numpy(), there, order=1, cval=float(values.min()))
-        found.append(_scaled(part.reshape(*np.delete(grid.shape, axis)), ranges["moving"]))
-    return found
-
-
-def _matrix(file: Path) -> np.ndarray:
-    """The affine map in ``alignment.mat``, shape (4, 4), between worlds in RAS millimetres."""
-    chain = read_transform(file, "alignment")
-    corners = torch.cat([torch.zeros(3, 1), torch.eye(3)], dim=1).double()
-    there = chain(corners).numpy()
-    return np.block([[there[:, 1:] - there[:, :1], there[:, :1]], [np.zeros(3), 1]])
 
 
 def _layers(
