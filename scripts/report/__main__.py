@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ..cohorts.datalist import read_pairs
-from ..support.command_line import number, report_in_one_line
+from ..support.command_line import flag, number, report_in_one_line
 from ..support.errors import InputError
 from ..support.files import prepare_folder, user_path
 from .entries import VERDICTS, Results, find_entries
@@ -23,7 +23,9 @@ from .writer import MOST, check_report, write_report
 __all__ = ["main", "report"]
 
 
-def report(folders: Sequence[Path], path: Path, names: Sequence[str] = (), most: int = MOST) -> Results:
+def report(
+    folders: Sequence[Path], path: Path, names: Sequence[str] = (), most: int = MOST, viewer: bool = False
+) -> Results:
     """Write the report of the pairs below output folders.
 
     Args:
@@ -31,6 +33,7 @@ def report(folders: Sequence[Path], path: Path, names: Sequence[str] = (), most:
         path: the HTML file.
         names: the pairs that are wanted; those without a result are in the report as not registered.
         most: number of pairs with pictures.
+        viewer: see :func:`scripts.report.writer.write_report`.
 
     Raises:
         InputError: when a folder is not there or holds no result, or the file cannot be written.
@@ -43,7 +46,7 @@ def report(folders: Sequence[Path], path: Path, names: Sequence[str] = (), most:
     failures = {name: text for name, text in results.failures.items() if name not in there}
     failures = {name: "There is no result." for name in names if name not in there} | failures
     results = replace(results, failures=failures)
-    write_report(results, path, most)
+    write_report(results, path, most, viewer)
     return results
 
 
@@ -53,17 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", help="the file; by default report.html in the first folder")
     parser.add_argument("--datalist", help="the list of all pairs, to name those without a result")
     parser.add_argument("--most", default=MOST, help=f"pairs with pictures, the worst ones; by default {MOST}")
+    parser.add_argument("--viewer", default="false", help="true: with whole volumes, and niivue to look at them")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is not a report")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     folders = [user_path(folder, "OUT") for folder in options.folders]
     path = user_path(options.output, "output") if options.output else folders[0] / "report.html"
     most = int(number("most", options.most, above=-1, whole=True))
+    viewer = flag("viewer", options.viewer)
     check_report(path, options.overwrite)
     names = [pair["name"] for pair in read_pairs({}, options.datalist)] if options.datalist else []
     if options.output:
         prepare_folder(path.parent)
-    results = report(folders, path, names, most)
+    results = report(folders, path, names, most, viewer)
     said = [sum(entry.verdict == verdict for entry in results.entries) for verdict in VERDICTS]
     print(", ".join(f"{count} {verdict}" for count, verdict in zip(said, VERDICTS) if count))
     if results.failures:

@@ -24,6 +24,7 @@ from ..support.files import read_record, replace_file
 from .entries import VERDICTS, Entry, Results, mark_outliers, worst_first
 from .pictures import ERROR_COLOURS, Pictures, draw_pair
 from .tables import histograms, tables_of, used_columns
+from .viewer import LIBRARY, pack_library, pack_pairs
 
 __all__ = ["MOST", "ReportWriter", "check_report", "write_report"]
 
@@ -81,13 +82,14 @@ def check_report(path: Path, overwrite: bool) -> None:
         raise InputError(f"output: {path} exists, and is not a report: expected another name, or --overwrite.")
 
 
-def write_report(results: Results, path: Path, most: int = MOST) -> None:
+def write_report(results: Results, path: Path, most: int = MOST, viewer: bool = False) -> None:
     """Write a report of pairs, the worst first.
 
     Args:
         results: the pairs, see ``scripts.report.entries.find_entries``.
         path: the file; it is replaced.
         most: number of pairs with pictures, the worst ones; the others are in the table alone.
+        viewer: also put whole volumes of the worst pairs into the page, and niivue, which shows them.
 
     Raises:
         InputError: when there is neither a pair nor a failure, or the file cannot be written.
@@ -97,11 +99,18 @@ def write_report(results: Results, path: Path, most: int = MOST) -> None:
     mark_outliers(results.entries)
     entries = sorted(results.entries, key=worst_first)
     pictures = {entry.name: draw_pair(entry) for entry in entries[:most]}
-    text = _render(entries, pictures, results)
+    volumes = pack_pairs(entries[:most]) if viewer else {}
+    text = _render(entries, results, pictures, volumes, viewer)
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _render(entries: Sequence[Entry], pictures: Mapping[str, Pictures], results: Results) -> str:
+def _render(
+    entries: Sequence[Entry],
+    results: Results,
+    pictures: Mapping[str, Pictures],
+    volumes: Mapping[str, Mapping[str, str]],
+    viewer: bool,
+) -> str:
     environment = Environment(
         loader=FileSystemLoader(PAGE, encoding="utf-8"),
         autoescape=True,
@@ -110,16 +119,19 @@ def _render(entries: Sequence[Entry], pictures: Mapping[str, Pictures], results:
         lstrip_blocks=True,
     )
     environment.filters |= {"zip": zip, "breakable": _breakable}
-    style, script = (Markup((PAGE / f"report.{kind}").read_text(encoding="utf-8")) for kind in ("css", "js"))
+    names = ["viewer.js", "report.js"] if viewer else ["report.js"]
+    style, *scripts = (Markup((PAGE / name).read_text(encoding="utf-8")) for name in ("report.css", *names))
     counts = Counter(entry.verdict for entry in entries)
     return environment.get_template("report.html").render(
         generator=GENERATOR,
         version=versions()["gradirn"],
         style=style,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        scripts=scripts,
+        hashes=[_hash(script.encode()) for script in scripts] + ([_hash(LIBRARY.read_bytes())] if viewer else []),
+        library=pack_library() if viewer else "",
         entries=entries,
         pictures=pictures,
+        volumes=volumes,
         failures=dict(sorted(results.failures.items())),
         cines=results.cines,
         counts={verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]},
@@ -130,6 +142,11 @@ def _render(entries: Sequence[Entry], pictures: Mapping[str, Pictures], results:
         determinant_colours=_gradient(BLUE_TO_RED),
         error_colours=_gradient(ERROR_COLOURS),
     )
+
+
+def _hash(script: bytes) -> str:
+    """The hash by which the page allows a script to run; no other script runs in it."""
+    return base64.b64encode(hashlib.sha256(script).digest()).decode()
 
 
 def _breakable(name: str) -> Markup:

@@ -1,10 +1,15 @@
 """The page in a browser: it opens without an error, asks for nothing, sorts, filters and compares."""
 
+import io
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from scripts.report.__main__ import main
+
+from .conftest import SHAPE, add_error_map
 
 HOSTILE = """</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>"'> {{ 7*7 }} {% raw %}"""
 NAMES = ("good", "worst", "doubtful", "plain")
@@ -137,3 +142,27 @@ def test_a_single_pair_is_shown_at_once(registered, tmp_path, visit):
     assert len(pictures) == 3 * (3 + 2 + 2)  # three planes: images, outlines, grid and determinant
     widths = browser.execute_script("return arguments[0].map(image => image.naturalWidth)", pictures)
     assert min(widths) > 0
+
+
+@pytest.mark.slow
+def test_whole_volumes_are_shown_and_colour_the_canvas(registered, tmp_path, visit):
+    from selenium.webdriver.support.ui import Select, WebDriverWait
+
+    registered(tmp_path / "out" / "a")
+    registered(tmp_path / "out" / "b")
+    add_error_map(tmp_path / "out" / "a", np.ones(SHAPE))
+    main([str(tmp_path / "out"), "--viewer", "true"])
+    browser = visit(tmp_path / "out" / "report.html")
+    for number, layers in ((0, ["warped", "jacobian", "error", "label_fixed", "label_warped"]), (1, ["warped"])):
+        browser.find_elements("css selector", ".open")[number].click()
+        section = browser.find_element("css selector", "dialog .viewer")
+        section.find_element("css selector", ".load").click()
+        wait = WebDriverWait(browser, 60)
+        wait.until(lambda _, s=section: s.get_attribute("data-shown") == "fixed")
+        for layer in layers:
+            Select(section.find_element("name", "layer")).select_by_value(layer)
+            wait.until(lambda _, s=section, text=f"fixed {layer}": s.get_attribute("data-shown") == text)
+        picture = Image.open(io.BytesIO(section.find_element("tag name", "canvas").screenshot_as_png)).convert("RGB")
+        assert len(set(picture.getdata())) > 50  # not one colour
+        assert section.find_element("css selector", ".state").text == ""
+        browser.find_element("id", "close").click()

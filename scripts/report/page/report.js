@@ -48,6 +48,7 @@
       }
     }
     update();
+    window.volumeViewer?.prepare(pair);
   }
 
   all("article.pair").forEach(prepare);
@@ -103,9 +104,14 @@
   const content = document.getElementById("body");
   let current = null;
 
+  function leave() {
+    clearInterval(timer);
+    window.volumeViewer?.close();
+  }
+
   function open(row) {
     const template = document.getElementById(`pair-${row.dataset.pair}`);
-    clearInterval(timer);
+    leave();
     content.replaceChildren(template.content.cloneNode(true));
     const pair = content.querySelector("article");
     prepare(pair);
@@ -138,7 +144,7 @@
     if (event.key === "p") step(-1);
   });
   dialog.addEventListener("close", () => {
-    clearInterval(timer);
+    leave();
     content.replaceChildren();
     history.replaceState(null, "", location.pathname + location.search);
     current?.querySelector(".open").focus();
