@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..results.measures import flatten
 from ..results.names import OUTPUTS
 from ..results.outliers import find_outliers
+from ..results.tables import measures_row
 from ..support.files import read_record
 
 __all__ = ["VERDICTS", "Entry", "Results", "find_entries", "find_failures", "mark_outliers", "worst_first"]
 
 VERDICTS = ("failed", "doubtful", "no verdict", "good")  # the worst first
-NOT_MEASURES = ("verdict", "warnings", "seconds", "files", "sha256", "settings", "outputs", "versions")
+NOT_MEASURES = ("warnings", "seconds", "files", "sha256", "settings", "outputs", "versions")
 # names of BIDS derivatives, where links hide those of the images from which they were made
 BIDS = {
     "moving_warped.nii.gz": r".*_desc-warped_[a-zA-Z0-9]+\.nii\.gz",
@@ -37,6 +37,7 @@ class Entry:
         folder: where its files are.
         record: its ``metrics.json``.
         outlier: why it is unlike the others; empty if it is not.
+        row: its measures, flattened.
     """
 
     name: str
@@ -46,9 +47,8 @@ class Entry:
     row: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.row = flatten({key: value for key, value in self.record.items() if key not in NOT_MEASURES})
-        self.row["seconds"] = sum(self.seconds.values()) or None
-        self.row["score"] = self._said.get("score")
+        measures = {key: value for key, value in self.record.items() if key not in NOT_MEASURES}
+        self.row = measures_row(self.name, measures) | {"seconds": sum(self.seconds.values()) or None}
 
     @property
     def _said(self) -> dict[str, Any]:
@@ -83,7 +83,8 @@ class Entry:
     @property
     def outputs(self) -> list[str]:
         """The names of the files that were asked for."""
-        return [str(file) for file in self.record.get("outputs") or ()]
+        found = self.record.get("outputs")  # older results have none
+        return [str(file) for file in (OUTPUTS if found is None else found)]
 
     @property
     def knows_alignment(self) -> bool:

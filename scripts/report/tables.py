@@ -45,6 +45,8 @@ COLUMNS = (
     Column("error", "end_point_error.foreground.mean_mm", "mm", 2, "mean distance from the true displacement"),
     Column("time", "seconds", "s", 1, "of all stages of the registration"),
 )
+SHOWN_ELSEWHERE = ("pair", "verdict", "score", "reasons", "seconds")
+EVIDENCE = "evidence."
 DISTANCES_MM = {
     "hausdorff_mm": "HD (mm)",
     "hausdorff95_mm": "HD95 (mm)",
@@ -142,7 +144,7 @@ class Table:
 
 def tables_of(entry: Entry) -> list[Table]:
     """Return all measures of a pair; those that no other table has come last, by their keys."""
-    row = {key: value for key, value in entry.row.items() if key not in ("score", "seconds")}
+    row = {key: value for key, value in entry.row.items() if key not in SHOWN_ELSEWHERE}
     times = ("before", "after")
     overlap = {key: title for key, title in {"dice": "Dice", **DISTANCES_MM}.items() if f"{key}.after.mean" in row}
     areas = {"whole_grid": "whole grid", "foreground": "foreground"}
@@ -166,6 +168,11 @@ def tables_of(entry: Entry) -> list[Table]:
             {title: [key.format(area) for area in areas] for title, key in regularity.items()},
         ),
         table("Inverse", [""], {title: [f"inverse.{key}"] for title, key in INVERSE.items()}),
+        table(
+            "Evidence of the verdict",
+            [""],
+            {key.removeprefix(EVIDENCE).replace("_", " "): [key] for key in [*row] if key.startswith(EVIDENCE)},
+        ),
         Table("Time", ["s"], [(key.replace("_", " "), [f"{value:.2f}"]) for key, value in entry.seconds.items()]),
     ]
     others = [(key.replace("_", " ").replace(".", ", "), [_text(value)]) for key, value in row.items()]

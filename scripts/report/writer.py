@@ -95,7 +95,8 @@ def write_report(results: Results, path: Path, most: int = MOST, viewer: bool = 
         InputError: when there is neither a pair nor a failure, or the file cannot be written.
     """
     if not results.entries and not results.failures:
-        raise InputError(f"{path.parent}: there is no result of a registration to report.")
+        cines = f"; the {results.cines} cines are not shown" if results.cines else ""
+        raise InputError(f"{path.parent}: there is no result of a registration to report{cines}.")
     mark_outliers(results.entries)
     entries = sorted(results.entries, key=worst_first)
     pictures = {entry.name: draw_pair(entry) for entry in entries[:most]}

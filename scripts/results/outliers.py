@@ -15,6 +15,8 @@ MEASURES = {
     "ncc.after": "correlation",
     "dice.after.mean": "Dice",
     "folding.whole_grid.std_log_jacobian": "std log|J|",
+    "evidence.displacement": "displacement in voxels",
+    "evidence.compression": "compression, log|J|",
 }
 FEWEST = 10  # pairs with a measure, from which on it says which of them are unlike the others
 LIMIT = 3.5  # of a robust z-score, as Iglewicz and Hoaglin (1993) advise

@@ -59,11 +59,9 @@ def results_table(folder: Path) -> str:
 
 def measures_row(name: str, metrics: Mapping[str, Any]) -> Row:
     """Flatten the measures of a pair to a row, with its ``verdict``, its ``score`` and the ``reasons`` as text."""
-    said = metrics.get("verdict") or {}
     row = {"pair": name, **flatten({key: value for key, value in metrics.items() if key != "verdict"})}
-    if said:
-        row |= {"verdict": said["verdict"], "score": said.get("score"), "reasons": " ".join(said.get("reasons") or ())}
-    return row
+    said = metrics.get("verdict") or {}
+    return row | flatten({**said, "reasons": "; ".join(said.get("reasons") or ())}) if said else row
 
 
 def pairs_table(rows: Sequence[Row]) -> str:

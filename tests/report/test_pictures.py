@@ -94,6 +94,14 @@ def test_names_of_bids_are_found_also_behind_links(registered, tmp_path, linked)
     assert {"warped", "label_warped", "grid", "jacobian"} <= set(layers)
 
 
+def test_results_of_older_versions_do_not_say_what_was_written(registered, tmp_path):
+    registered(tmp_path)
+    record = load_json(tmp_path / "metrics.json")
+    del record["outputs"]
+    (tmp_path / "metrics.json").write_text(json.dumps(record))
+    assert {"fixed", "moving", "warped", "grid", "jacobian"} <= set(draw(tmp_path).planes[0].layers)
+
+
 def test_what_cannot_be_shown_is_said(registered, tmp_path):
     files = registered(tmp_path / "out")
     change(files["fixed"], 0, 1)

@@ -20,7 +20,7 @@ def test_the_table_has_a_line_a_pair_and_their_mean(tmp_path):
 
 def test_verdicts_have_a_column_where_a_pair_has_one(tmp_path):
     folding = {"whole_grid": {"folding_percent": 0.0, "ndv_percent": 0.0, "std_log_jacobian": 0.25}}
-    said = {"verdict": "doubtful", "score": 0.4, "reasons": ["One.", "Two."]}
+    said = {"verdict": "doubtful", "score": 0.4, "reasons": ["One.", "Two."], "evidence": {"agreement": 0.5}}
     for name, extra in (("a", {"verdict": said}), ("b", {})):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.json").write_text(json.dumps({"folding": folding, **extra}))
@@ -28,5 +28,5 @@ def test_verdicts_have_a_column_where_a_pair_has_one(tmp_path):
     assert [line[-1] for line in lines] == ["verdict", "doubtful", "-", "0.250"]
     assert measures_row("a", {"verdict": said}) == {
         **{"pair": "a", "verdict": "doubtful", "score": 0.4},
-        "reasons": "One. Two.",
+        **{"reasons": "One.; Two.", "evidence.agreement": 0.5},
     }

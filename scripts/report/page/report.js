@@ -139,7 +139,7 @@
   for (const button of all("[data-step]", dialog)) button.addEventListener("click", () => step(Number(button.dataset.step)));
   document.getElementById("close").addEventListener("click", () => dialog.close());
   document.addEventListener("keydown", (event) => {
-    if (!dialog.open || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!dialog.open || event.target.matches("select") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "n") step(1);
     if (event.key === "p") step(-1);
   });
