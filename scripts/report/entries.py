@@ -25,7 +25,7 @@ BIDS = {
     "error_mm.nii.gz": r".*_desc-error(mm)?_map\.nii\.gz",
     "alignment.mat": r".*_desc-alignment_xfm\.mat",
 }
-SPACE = re.compile(r"_space-([a-zA-Z0-9]+)_")
+SPACE = re.compile(r"(?:^|_)space-([a-zA-Z0-9]+)_")
 
 
 @dataclass

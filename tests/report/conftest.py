@@ -28,7 +28,9 @@ SWITCHES = (
 def registered(save, tmp_path):
     """Write the result of a pair to a folder: the moving image is the fixed one, one voxel further along i."""
 
-    def write(folder, verdict=None, score=None, reasons=(), names=None, stem="", alignment=None, **changes):
+    def write(
+        folder, verdict=None, score=None, reasons=(), names=None, stem="", alignment=None, outputs=None, **changes
+    ):
         image = blobs(SHAPE)
         arrays = {"fixed": image, "moving": np.roll(image, 1, 0)}
         arrays |= {f"label_{key}": (values > 500).astype(np.uint8) for key, values in arrays.items()}
@@ -40,7 +42,7 @@ def registered(save, tmp_path):
         ddf = torch.zeros(3, *SHAPE)
         ddf[0] = 1
         pair = RegisteredPair(files, data, ddf, 3, MeasurePair(3))
-        pair.save(folder, names=names)
+        pair.save(folder, outputs=outputs, names=names)
         path = Path(folder) / "metrics.json"
         record = json.loads(path.read_text()) | changes
         if verdict:

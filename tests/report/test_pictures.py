@@ -94,6 +94,17 @@ def test_names_of_bids_are_found_also_behind_links(registered, tmp_path, linked)
     assert {"warped", "label_warped", "grid", "jacobian"} <= set(layers)
 
 
+def test_files_without_entities_of_bids_are_found(registered, tmp_path):
+    registered(tmp_path, names="bids", outputs=["displacement", "displacement_inverse", "jacobian_determinant"])
+    names = {path.name for path in tmp_path.glob("*.nii.gz")}
+    assert names == {f"from-{way}_mode-image_xfm.nii.gz" for way in ("moving_to-fixed", "fixed_to-moving")} | {
+        "space-fixed_desc-jacobian_map.nii.gz"
+    }
+    assert {"grid", "jacobian"} <= set(draw(tmp_path).planes[0].layers)
+    (entry,) = find_entries([tmp_path]).entries
+    assert entry.output("displacement.nii.gz") == tmp_path / "from-moving_to-fixed_mode-image_xfm.nii.gz"
+
+
 def test_results_of_older_versions_do_not_say_what_was_written(registered, tmp_path):
     registered(tmp_path)
     record = load_json(tmp_path / "metrics.json")
