@@ -61,14 +61,14 @@ def load_config(name):
 
 
 def test_overlays_replace_only_what_is_defined():
-    own = {"brain": {"bias_correction", "brain_extraction", "synthesis"}}
+    own = {"brain": {"bias_correction", "brain_extraction", "synthesis", "fine_steps"}}
     train, inference, evaluate = (set(load_config(name)) for name in ("train", "inference", "evaluate"))
     for name in ("hippocampus", "brain", "voxelmorph", "published"):
         keys = set(load_config(name)) - own.get(name, set())
         assert keys <= train | {"weights"}
         # what is no matter of training alone is a matter of all
         model = keys & {"task", "weights", "spatial_dims", "spacing", "spatial_size", "alignment", "native_transforms"}
-        model |= keys & {"network_transforms"}
+        model |= keys & {"network_transforms", "network_spacing", "fine_steps"}
         assert model <= inference & evaluate
 
 

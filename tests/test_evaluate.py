@@ -207,7 +207,7 @@ def test_it_has_every_property_from_any_folder(overlays, tmp_path, monkeypatch, 
 def test_the_model_is_that_of_inference():
     inference, evaluate = (ConfigParser.load_config_file(str(CONFIGS / f"{n}.yaml")) for n in ("inference", "evaluate"))
     model = ["bundle_root", "weights", "spatial_dims", "spacing", "spatial_size", "alignment", "device", "amp"]
-    for key in (*model, "task", "intensity_range", "network_def", "inferer"):
+    for key in (*model, "task", "intensity_range", "network_def", "inferer", "network_spacing", "fine_steps"):
         assert evaluate[key] == inference[key]
 
 

@@ -140,6 +140,12 @@ class GraDIRN(nn.Module):
         coarsest = 2 ** (len(self.levels) - 1)
         return 1 + (coarsest if self.features is None else max(coarsest, self.features.factor))
 
+    @property
+    def has_fine_steps(self) -> bool:
+        """Whether the steps of the finest level fit a finer grid, too: nothing is learned there but the step size."""
+        blocks = cast("list[list[Block]]", self.levels)[-1]
+        return bool(blocks) and self.used_features[-1] == 0 and all(block.cnn is None for block in blocks)
+
     def evaluation_bytes(self, size: Sequence[int], guidance_channels: int = 0) -> int:
         """Estimate the memory in bytes that the registration of one pair of this size takes, without gradients.
 
@@ -180,10 +186,7 @@ class GraDIRN(nn.Module):
         Raises:
             InputError: when the image does not have this shape.
         """
-        guidance = None
-        if layout is not None:
-            plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-            image, guidance = layout.split(plain.float())
+        image, guidance = _split(image, layout)
         level, ddf = deque(self.steps(image, guidance=guidance), maxlen=1).pop()
         return self.to_full_size(ddf, level, image)
 
@@ -208,15 +211,47 @@ class GraDIRN(nn.Module):
             if len(blocks) * self.num_repeats[level] == 0:
                 continue
             used = slice(1 + self.used_features[level])
-            level_moving, level_fixed = (self.rules[level].describe(resize(x[:, used], size)) for x in (moving, fixed))
-            on_level = guidance and guidance.on_grid(size, self.rules[level].similarity)
-            for block in blocks:
-                for repeats_left in reversed(range(self.num_repeats[level])):
-                    ddf = self._step(block, (ddf, level_fixed, level_moving), on_level, repeats_left)
-                    yield level, ddf
-            if on_level and on_level.labels is not None:
-                ddf = fit_labels(ddf, on_level)
+            images = (resize(moving[:, used], size), resize(fixed[:, used], size))
+            steps = self._steps_on(level, self.num_repeats[level], ddf, images, guidance)
+            for ddf in steps:
                 yield level, ddf
+
+    def fine_steps(
+        self, image: torch.Tensor, ddf: torch.Tensor, count: int, layout: GuidanceLayout | None = None
+    ) -> torch.Tensor:
+        """Continue on a grid that is twice as fine, by steps of the finest level; see :attr:`has_fine_steps`.
+
+        Args:
+            image: as in :meth:`forward`, on the fine grid, shape (B, C, *spatial).
+            ddf: the result at half the size of the image, in voxels there.
+            count: how often each block is applied.
+            layout: as in :meth:`forward`.
+
+        Returns:
+            the ddf in voxels of the fine grid, shape (B, spatial_dims, *spatial).
+        """
+        image, guidance = _split(image, layout)
+        images = (image[:, :1].float(), image[:, 1:2].float())
+        steps = self._steps_on(len(self.levels) - 1, count, upsample(ddf, image.shape[2:]), images, guidance)
+        return deque(steps, maxlen=1).pop()
+
+    def _steps_on(
+        self,
+        level: int,
+        repeats: int,
+        ddf: torch.Tensor,
+        images: tuple[torch.Tensor, torch.Tensor],
+        guidance: Guidance | None,
+    ) -> Iterator[torch.Tensor]:
+        """Yield the ddf after each step of a level; moving and fixed image are on the grid of the ddf."""
+        moving, fixed = (self.rules[level].describe(image) for image in images)
+        on_level = guidance and guidance.on_grid(ddf.shape[2:], self.rules[level].similarity)
+        for block in cast("list[nn.ModuleList]", self.levels)[level]:
+            for repeats_left in reversed(range(repeats)):
+                ddf = self._step(block, (ddf, fixed, moving), on_level, repeats_left)
+                yield ddf
+        if on_level and on_level.labels is not None:
+            yield fit_labels(ddf, on_level)
 
     def with_features(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the moving and the fixed image, each with its features, shape (B, 1 + num_features, *spatial)."""
@@ -304,6 +339,12 @@ def compile_steps(network: nn.Module, enabled: bool = True) -> nn.Module:
     if isinstance(network, GraDIRN):
         network.steps_compiled = enabled
     return network
+
+
+def _split(image: torch.Tensor, layout: GuidanceLayout | None) -> tuple[torch.Tensor, Guidance | None]:
+    """Split the input of a network into both images, (B, 2, *spatial), and what else drives the steps."""
+    plain = image.as_tensor() if isinstance(image, MetaTensor) else image
+    return (plain, None) if layout is None else layout.split(plain.float())
 
 
 def _count_levels(num_blocks: Sequence[int], num_repeats: Sequence[int]) -> int:

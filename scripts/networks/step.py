@@ -92,14 +92,14 @@ class Demons(StepRule):
     """
 
     def descend(self, terms: Iterable[Term], weight: torch.Tensor | None = None) -> torch.Tensor:
-        step: torch.Tensor | float = 0.0
+        steps: list[torch.Tensor] = []
         length: torch.Tensor | float = NOISE
         for term in terms:
             residual, slope = term.similarity.residual(term.fixed, term.warped, weight)
-            step = step + _over_channels((residual * slope).unsqueeze(2) * term.gradient)
+            steps.append(_over_channels((residual * slope).unsqueeze(2) * term.gradient))
             squared = reduce(torch.add, (part.square() for part in term.gradient.unbind(2)))
             length = length + _over_channels(squared * slope.square() + residual.square())
-        return step / cast(torch.Tensor, length).unsqueeze(1)
+        return reduce(torch.add, steps) / cast(torch.Tensor, length).unsqueeze(1)
 
 
 class Block(nn.Module):

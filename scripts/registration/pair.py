@@ -274,7 +274,11 @@ class Registration:
         """
         times, texts = [time.perf_counter()], list(data.get("warnings", ()))
         with collect_warnings(texts):
-            ddf = None if "displacement" in inputs else self.predict(data["image"], data.get("layout"))
+            ddf = (
+                None
+                if "displacement" in inputs
+                else self.predict(data["image"], data.get("layout"), fine=data.get("fine", False))
+            )
             times.append(time.perf_counter())
             result = self.result(inputs, data, ddf)
         times.append(time.perf_counter())
@@ -283,12 +287,13 @@ class Registration:
         result.settings = self.settings
         return result
 
-    def predict(self, image: torch.Tensor, layout: GuidanceLayout | None = None) -> torch.Tensor:
+    def predict(self, image: torch.Tensor, layout: GuidanceLayout | None = None, fine: bool = False) -> torch.Tensor:
         """Return the network's ddf, on the CPU, in voxels of the grid of the image.
 
         Args:
             image: moving, fixed, and what guides the network, shape (C, *spatial).
             layout: what guides the network; None means that the image has two channels.
+            fine: whether the grid of the image is twice as fine as the network's.
 
         Raises:
             InputError: when the network takes no guidance, or the displacement is not finite.
@@ -300,7 +305,8 @@ class Registration:
             raise InputError(
                 f"the network is a {type(network).__name__}: masks, contrasts, landmarks and labels need GraDIRN."
             )
-        guided = {} if layout is None else {"layout": layout}
+        guided: dict[str, Any] = {} if layout is None else {"layout": layout}
+        guided |= {"fine": True} if fine else {}
         with eval_mode(network):
             ddf = self.inferer(image[None].to(self.device), network, **guided)[0].cpu()
         if not torch.isfinite(ddf).all():

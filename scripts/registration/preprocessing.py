@@ -40,6 +40,7 @@ def preprocess_pair(
     memory_limit: float | None = None,
     use_labels: bool = False,
     channel_weights: Sequence[float] | None = None,
+    fine: bool = False,
 ) -> Compose:
     """Return the transforms from file names to ``image``: moving and fixed on one grid, clipped and scaled to [0, 1].
 
@@ -57,7 +58,13 @@ def preprocess_pair(
         memory_limit: see :class:`LoadPaird`.
         use_labels: let both label maps drive the registration.
         channel_weights: see :class:`GuideNetworkd`.
+        fine: see :class:`ResampleToGridd`; not where label maps drive the registration.
+
+    Raises:
+        InputError: when an argument is out of its range.
     """
+    if isinstance(spacing, str):
+        raise InputError(f"--spacing is '{spacing}': expected mm along each axis; auto is for brain.yaml.")
     aligned = ["moving", "label_moving"] if labels_on_grid else ["moving"]
     transforms: list[Transform] = [
         LoadPaird(spatial_dims, memory_limit),
@@ -71,7 +78,7 @@ def preprocess_pair(
         AlignWorldsd(alignment, keys=[*aligned, "blank_moving"]),
         # a stack keeps its orientation: its slices must remain last
         *([Orientationd("fixed", axcodes="RAS", labels=None)] if spatial_dims == 3 else []),
-        ResampleToGridd(spatial_dims, spacing, spatial_size),
+        ResampleToGridd(spatial_dims, spacing, spatial_size, fine and not use_labels),
         ResampleThroughd(),
         ResampleMovingd(),
         ResampleToMatchd(BLANK, key_dst="fixed", padding_mode="border", allow_missing_keys=True),

@@ -49,6 +49,44 @@ def test_the_grid_has_its_own_voxels():
     assert grid.affine[0].tolist() == pytest.approx([2, 0, 0, 48])
 
 
+def fine_pair(moving_voxel=1.0, moved=None):
+    """A random fixed image with voxels of 1 mm on the fine grid of 2 mm, and a moving one with larger voxels."""
+    torch.manual_seed(0)
+    data = {"fixed": meta(torch.rand(20, 21, 23)), "moving": meta(torch.rand(9, 9, 9))}
+    data["moving"].affine = torch.diag(torch.tensor([moving_voxel, 1.0, 1.0, 1.0], dtype=torch.float64))
+    if moved is not None:
+        data["moving"].affine, data["alignment"] = torch.linalg.inv(moved) @ data["moving"].affine, moved
+    grids = [ResampleToGridd(3, (2, 2, 2), (8, 12, 12), fine=fine)(data) for fine in (False, True)]
+    return (*grids, data)
+
+
+def test_every_second_voxel_of_a_fine_grid_is_one_of_the_grid():
+    coarse, fine, _ = fine_pair()
+    assert "fine" not in coarse
+    assert fine["fine"] is True
+    assert fine["fixed"].shape == (1, 15, 23, 23)
+    torch.testing.assert_close(fine["fixed"].affine[:3, 3], coarse["fixed"].affine[:3, 3])
+    torch.testing.assert_close(fine["fixed"].affine[:3, :3], coarse["fixed"].affine[:3, :3] / 2)
+    torch.testing.assert_close(fine["fixed"].as_tensor()[:, ::2, ::2, ::2], coarse["fixed"].as_tensor())
+
+
+@pytest.mark.parametrize(("voxel", "fine"), [(1.25, True), (1.26, False), (0.3, True)])
+def test_the_grid_is_fine_where_the_voxels_of_both_images_are_at_most_five_eighths_of_its_own(voxel, fine):
+    assert fine_pair(voxel)[1].get("fine", False) is fine
+
+
+def test_an_alignment_does_not_change_how_fine_an_image_is():
+    larger = torch.diag(torch.tensor([0.5, 0.5, 0.5, 1.0], dtype=torch.float64))  # the moving image, twice as large
+    _, fine, data = fine_pair(1.25, larger)
+    assert float(data["moving"].pixdim[0]) == 2.5
+    assert fine["fine"]
+
+
+def test_the_grid_of_a_stack_is_never_fine():
+    data = {"fixed": meta(torch.rand(20, 20, 3)), "moving": meta(torch.rand(20, 20, 3))}
+    assert "fine" not in ResampleToGridd(2, (2, 2, 2), (8, 8, 3), fine=True)(data)
+
+
 def test_noise_and_a_stray_voxel_do_not_move_the_grid():
     image = block((40, 40, 40), (13, 13, 13), (27, 27, 27)) + torch.rand(40, 40, 40)
     image[1, 1, 1] = 90

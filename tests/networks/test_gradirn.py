@@ -481,3 +481,35 @@ def test_a_network_without_steps_starts_as_it_was_made():
     before = linear.weight.clone()
     assert initialise(linear, taus=4.0, output_scale=0.0) is linear
     assert torch.equal(linear.weight, before)
+
+
+def explicit(levels, repeats):
+    """Composed demons steps of one tau, without learned parts."""
+    net = GraDIRN(3, [1] * levels, repeats, Demons(LNCC(3), smoothing=0.7), None, "compose", ddf_smoothing=0.5)
+    return initialise(net, taus=2.0)
+
+
+@torch.no_grad()
+def test_fine_steps_are_a_further_level_with_the_block_of_the_finest():
+    image = torch.cat([smooth_image((17, 25, 21)), smooth_image((17, 25, 21), seed=1)], 1)
+    expected = explicit(3, [2, 2, 3])(image)
+    net = explicit(2, [2, 2])
+    found = net.fine_steps(image, net(image[:, :, ::2, ::2, ::2]), 3)
+    assert net.has_fine_steps
+    assert found.abs().max() > 0.5
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_fine_steps_of_an_image_to_itself_move_nothing():
+    image = smooth_image((17, 17, 17)).expand(-1, 2, -1, -1, -1)
+    net = explicit(2, [1, 1])
+    assert (net.fine_steps(image, net(image[:, :, ::2, ::2, ::2]), 2) == 0).all()
+
+
+def test_only_explicit_steps_fit_a_finer_grid():
+    demons = Demons("ssd")
+    assert not GraDIRN(2, [1, 1], [1, 1], demons, [None, CNN(4)]).has_fine_steps
+    assert not GraDIRN(2, [1, 0], [1, 0], demons, None).has_fine_steps
+    assert not GraDIRN(2, [1, 1], [1, 1], demons, None, features=Features(count=2)).has_fine_steps
+    assert GraDIRN(2, [1, 1], [1, 1], demons, [CNN(4), None]).has_fine_steps

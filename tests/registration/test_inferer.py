@@ -2,11 +2,13 @@
 
 import logging
 
+import pytest
 import torch
 
-from scripts.networks import GraDIRN
+from scripts.networks import Demons, GraDIRN, initialise
 from scripts.networks.kernels.sampling import resize
 from scripts.registration.inferer import GIB, RegistrationInferer
+from scripts.support.errors import InputError
 
 
 class Recorder(torch.nn.Module):
@@ -61,6 +63,44 @@ def test_a_volume_that_does_not_fit_is_registered_at_half_the_resolution(caplog)
     assert "registered at half the resolution, (5, 4, 3)" in caplog.text
     torch.testing.assert_close(net.seen[0], resize(image, (5, 4, 3)))
     torch.testing.assert_close(ddf, torch.full((1, 3, 9, 8, 6), 2.0))  # one voxel there is two here
+
+
+def explicit():
+    return initialise(GraDIRN(3, [1, 1], [1, 2], Demons("ssd", smoothing=1.0), None, "compose"), taus=1.0)
+
+
+@torch.no_grad()
+def test_a_fine_pair_is_registered_at_half_its_resolution_and_then_on_its_grid():
+    torch.manual_seed(0)
+    image, net = torch.rand(1, 2, 9, 11, 13), explicit()
+    coarse = net(image[:, :, ::2, ::2, ::2])
+    expected = net.fine_steps(image, coarse, 2)
+    torch.testing.assert_close(RegistrationInferer(3, fine_steps=2)(image, net, fine=True), expected)
+    without = RegistrationInferer(3)(image, net, fine=True)
+    torch.testing.assert_close(without[:, :, ::2, ::2, ::2], 2 * coarse)  # in voxels of half the side
+
+
+@torch.no_grad()
+def test_a_fine_pair_without_the_memory_stays_at_the_resolution_of_the_network(caplog):
+    image, net = torch.rand(1, 2, 9, 11, 13), explicit()
+    limit = net.evaluation_bytes((9, 11, 12)) / GIB
+    with caplog.at_level(logging.WARNING):
+        found = RegistrationInferer(3, memory_limit=limit, fine_steps=2)(image, net, fine=True)
+    assert "registered at half the resolution, (5, 6, 7)" in caplog.text
+    assert torch.equal(found, RegistrationInferer(3)(image, net, fine=True))
+
+
+@torch.no_grad()
+def test_a_network_without_fine_steps_sees_a_fine_pair_at_half_its_resolution():
+    net = Recorder()
+    ddf = RegistrationInferer(3, fine_steps=3)(torch.rand(1, 2, 9, 7, 5), net, fine=True)
+    assert [tuple(seen.shape[2:]) for seen in net.seen] == [(5, 4, 3)]
+    torch.testing.assert_close(ddf, torch.full((1, 3, 9, 7, 5), 2.0))
+
+
+def test_fine_steps_are_a_whole_number():
+    with pytest.raises(InputError, match="--fine_steps is '1.5'"):
+        RegistrationInferer(3, fine_steps=1.5)
 
 
 def test_training_is_never_split():

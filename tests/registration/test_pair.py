@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import LoadImage
+from scipy.ndimage import zoom
 
 from scripts import InputError, Registration
 from scripts.deformation.formats import ddf_to_itk
@@ -182,6 +183,28 @@ def test_options_of_the_configuration(samples, caplog):
     assert 0 < (whole - half).norm(dim=0).mean() < 0.1
 
 
+@pytest.mark.slow
+def test_brains_of_one_millimetre_are_registered_at_one_millimetre(samples, tmp_path):
+    files = {}
+    for key, name in (("fixed", "19/t1"), ("moving", "20/t1"), ("label_fixed", "19/seg"), ("label_moving", "20/seg")):
+        image = nib.load(samples / "brain_synthetic" / f"synthetic_{name}.nii.gz")
+        order = 0 if "seg" in name else 1
+        fine = zoom(np.asanyarray(image.dataobj).astype(np.float32), 2, order=order, grid_mode=True, mode="nearest")
+        affine = image.affine @ np.diag([0.5, 0.5, 0.5, 1])
+        affine[:3, 3] -= image.affine[:3, :3] @ np.full(3, 0.25)
+        files[key] = str(tmp_path / f"{key}.nii.gz")
+        nib.save(nib.Nifti1Image(fine.astype(np.uint8 if order == 0 else np.float32), affine), files[key])
+    register = Registration.load("brain", device="cpu", alignment="world")
+    data = register.preprocessing(files)
+    assert data["image"].shape == (2, 191, 223, 191)
+    fine = register.register(files, data)
+    coarse = Registration.load("brain", device="cpu", alignment="world", spacing=[2, 2, 2])(**files)
+    # labels of 2 mm, so that 1 mm cannot gain much; the two displacements must tell of the same anatomy
+    assert fine.metrics["dice"]["after"]["mean"] > coarse.metrics["dice"]["after"]["mean"] - 0.002
+    assert 0 < (fine.ddf - coarse.ddf).norm(dim=0).mean() < 0.5
+    assert fine.metrics["folding"]["whole_grid"]["folding_percent"] < 0.01
+
+
 def test_what_cannot_be_loaded_or_registered_is_named(samples):
     for call, message in (
         (lambda: Registration.load("liver"), "unknown task 'liver': expected one of cardiac, hippocampus, brain"),
@@ -189,6 +212,7 @@ def test_what_cannot_be_loaded_or_registered_is_named(samples):
         (lambda: Registration.load("brain", aligment="affine"), r"unknown option aligment: did you mean alignment\?"),
         (lambda: Registration.load("cardiac", weights="$none.pt"), r"weights: \$none.pt does not exist"),
         (lambda: Registration.load("brain", alignment="nowhere"), "unknown alignment 'nowhere'"),
+        (lambda: Registration.load("cardiac", spacing="auto"), "--spacing is 'auto': expected mm along each axis"),
         (lambda: Registration.classical(4), "spatial_dims must be 2 or 3, got 4"),
         (lambda: Registration.classical(3, "mi"), "unknown similarity 'mi'"),
     ):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ...support.slabs import slabs
 from .tracing import new_tensor
 
 __all__ = ["corners_and_weights", "interpolate", "pad_to_multiple", "resize", "upsample", "warp", "warp_with_gradient"]
@@ -26,7 +27,12 @@ def warp(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
     """Sample ``image`` at ``x + ddf(x)``: the first result of :func:`warp_with_gradient`."""
     if torch.is_grad_enabled() and (image.requires_grad or ddf.requires_grad):
         return _Warp.apply(image, ddf)
-    return _value(image, ddf)
+    if not _is_large(ddf):
+        return _value(image, ddf)
+    warped = image.new_empty((*image.shape[:2], *ddf.shape[2:]))
+    for rows in slabs(ddf.shape[2:]):
+        warped[:, :, rows] = _value(image, ddf[:, :, rows], rows.start)
+    return warped
 
 
 def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -48,7 +54,13 @@ def warp_with_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Te
     if torch.is_grad_enabled() and (image.requires_grad or ddf.requires_grad):
         warped, gradient = _WarpWithGradient.apply(image, ddf)
         return warped, gradient
-    return _value_and_gradient(image, ddf)
+    if not _is_large(ddf):
+        return _value_and_gradient(image, ddf)
+    warped = image.new_empty((*image.shape[:2], *ddf.shape[2:]))
+    gradient = image.new_empty((*image.shape[:2], *ddf.shape[1:]))
+    for rows in slabs(ddf.shape[2:]):
+        warped[:, :, rows], gradient[:, :, :, rows] = _value_and_gradient(image, ddf[:, :, rows], rows.start)
+    return warped, gradient
 
 
 def corners_and_weights(size: torch.Size, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,13 +150,21 @@ def _backward(
     return grad_image, grad_ddf
 
 
-def _locate(size: torch.Size, ddf: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
-    """:func:`_in_cells` of the points x + ddf(x)."""
+def _is_large(ddf: torch.Tensor) -> bool:
+    """Whether an interpolation goes slab by slab: the same values in a quarter of the memory."""
+    return len(slabs(ddf.shape[2:])) > 1 and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
+
+
+def _locate(
+    size: torch.Size, ddf: torch.Tensor, first_row: int = 0
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """:func:`_in_cells` of the points x + ddf(x); the ddf begins at this row of its first axis."""
     points = []
     for axis in range(len(size)):
         shape = [1] * len(size)
         shape[axis] = -1
-        points.append(ddf[:, axis] + new_tensor(torch.arange, ddf.shape[2 + axis], ddf).view(shape))
+        line = new_tensor(torch.arange, ddf.shape[2 + axis], ddf)
+        points.append(ddf[:, axis] + (line + first_row if axis == 0 and first_row else line).view(shape))
     return _in_cells(size, points)
 
 
@@ -187,14 +207,16 @@ def _corner_indices(size: torch.Size, lower: list[torch.Tensor]) -> Iterator[tor
     return (base + sum(s for s, bit in zip(_corner_steps(size), bits) if bit) for bits in corners)
 
 
-def _derivatives(image: torch.Tensor, ddf: torch.Tensor, order: int) -> tuple[Derivatives, list[torch.Tensor]]:
+def _derivatives(
+    image: torch.Tensor, ddf: torch.Tensor, order: int, first_row: int = 0
+) -> tuple[Derivatives, list[torch.Tensor]]:
     """Mixed derivatives of the multilinear interpolant, keyed by their axes: () value, (0,) first, (0, 1) mixed second.
 
     The corners are merged axis by axis. A derivative along the axis is the difference of the two ends; all others are
     interpolated between them.
     """
     size = image.shape[2:]
-    lower, fraction, inside = _locate(size, ddf)
+    lower, fraction, inside = _locate(size, ddf, first_row)
     samples = new_tensor(torch.arange, image.shape[0], lower[0]).view(-1, *[1] * len(size))
     index = _first_corner(size, [lower[0] + samples * size[0], *lower[1:]])
     channels = [_interpolated(one.flatten(), index.flatten(), size, fraction, order) for one in image.unbind(1)]
@@ -215,12 +237,14 @@ def _interpolated(
     return {axes: low[axes].lerp_(high[axes], fraction[axis]) for axes in low} | slopes
 
 
-def _value(image: torch.Tensor, ddf: torch.Tensor) -> torch.Tensor:
-    return _derivatives(image, ddf, order=0)[0][()]
+def _value(image: torch.Tensor, ddf: torch.Tensor, first_row: int = 0) -> torch.Tensor:
+    return _derivatives(image, ddf, 0, first_row)[0][()]
 
 
-def _value_and_gradient(image: torch.Tensor, ddf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    derivatives, inside = _derivatives(image, ddf, order=1)
+def _value_and_gradient(
+    image: torch.Tensor, ddf: torch.Tensor, first_row: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    derivatives, inside = _derivatives(image, ddf, 1, first_row)
     gradient = [derivatives[(axis,)].mul_(mask.unsqueeze(1)) for axis, mask in enumerate(inside)]
     return derivatives[()], torch.stack(gradient, dim=2)
 

@@ -26,6 +26,16 @@ def test_value_and_derivative_by_hand():
     assert gradient[0, 0, :, 1, 2].tolist() == [2.5, 1.25]
 
 
+def test_large_volumes_go_slab_by_slab_with_the_same_result():
+    size = (65, 64, 64)  # 2^18 voxels are one slab
+    torch.manual_seed(0)
+    image, ddf = torch.rand(1, 1, *size), 3 * torch.randn(1, 3, *size)
+    recorded = ddf.clone().requires_grad_()  # with a gradient to come, there are no slabs
+    whole, gradient = warp_with_gradient(image, recorded)
+    for found, expected in zip((*warp_with_gradient(image, ddf), warp(image, ddf)), (whole, gradient, whole)):
+        assert torch.equal(found, expected)
+
+
 def test_lattice_points_take_the_upper_cell_and_the_last_one_the_lower():
     image = torch.tensor([0.0, 1.0, 3.0, 6.0]).view(1, 1, 4, 1).repeat(1, 1, 1, 2)
     _, gradient = warp_with_gradient(image, torch.zeros(1, 2, 4, 2))
