@@ -22,6 +22,7 @@ __all__ = [
     "sample",
     "sample_grid",
     "to_native_ddf",
+    "translation",
 ]
 
 FADE_MM = 30.0
@@ -49,6 +50,13 @@ def apply_affine(matrix: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     """Map points, shape (3, ...), by a homogeneous matrix, shape (4, 4)."""
     matrix = matrix.to(points.dtype)
     return torch.tensordot(matrix[:3, :3], points, dims=1) + matrix[:3, 3].view(3, *[1] * (points.ndim - 1))
+
+
+def translation(offset: Sequence[float]) -> torch.Tensor:
+    """The homogeneous matrix, 4x4 and float64, that adds an offset to three coordinates."""
+    matrix = torch.eye(4, dtype=torch.float64)
+    matrix[:3, 3] = torch.tensor(offset, dtype=torch.float64)
+    return matrix
 
 
 def length(vectors: torch.Tensor) -> torch.Tensor:

@@ -145,9 +145,9 @@ def published_measures(determinant: torch.Tensor, mask: torch.Tensor | None = No
     total = 0.0
     for image, where in zip(determinant, mask):
         for rows, around, inner in _with_neighbours(image.shape):
-            for axis in range(image.ndim):
+            for axis in range(image.ndim) if where[rows].any() else ():
                 gradient = _central_difference(image[around], axis)[inner]
-                total += gradient[where[rows]].abs().double().sum().item()
+                total += masked(gradient, where[rows]).abs().double().sum().item()
     return {
         "learn2reg_sdlogj": deviation(inside, lambda part: (part.double() + 3).clamp(1e-9, 1e9).log()),
         "mean_gradient_jacobian": total / (count * (mask.ndim - 1))
@@ -199,4 +199,7 @@ def _determinant(columns: list[torch.Tensor]) -> torch.Tensor:
         a, b = columns
         return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
     (a0, a1, a2), (b0, b1, b2), (c0, c1, c2) = (column.unbind(1) for column in columns)
-    return a0 * (b1 * c2 - b2 * c1) + a1 * (b2 * c0 - b0 * c2) + a2 * (b0 * c1 - b1 * c0)
+    first, second, third = (
+        torch.addcmul(x * y, z, w, value=-1) for x, y, z, w in ((b1, c2, b2, c1), (b2, c0, b0, c2), (b0, c1, b1, c0))
+    )
+    return torch.addcmul(torch.addcmul(a0 * first, a1, second), a2, third)

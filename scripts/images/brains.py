@@ -128,9 +128,11 @@ def background(array: np.ndarray) -> tuple[float, np.ndarray]:
     """
     lowest = float(array.min())
     level = float(np.median(np.concatenate([array.take(end, axis).ravel() for axis in range(3) for end in (0, -1)])))
+    if level == lowest:
+        return lowest, array > lowest
     distance = np.abs(array - level)
     reach = np.percentile(distance, 99.5)
-    if level == lowest or (distance <= FLAT * reach).mean() < MIN_BACKGROUND:
+    if (distance <= FLAT * reach).mean() < MIN_BACKGROUND:
         return lowest, array > lowest
     return level, distance > FAR * reach
 

@@ -12,8 +12,9 @@ from monai.data import MetaTensor
 from monai.transforms import Spacing, SpatialCrop, SpatialPad, SpatialResample, Transform
 from monai.utils import fall_back_tuple
 
+from ..deformation.grid import apply_affine, lattice, sample_grid, translation
 from ..support.notices import warn
-from ..support.slabs import slabs
+from ..support.slabs import share, slabs
 
 __all__ = ["ResampleMovingd", "ResampleToGridd", "find_foreground"]
 
@@ -89,9 +90,8 @@ def find_foreground(image: torch.Tensor) -> torch.Tensor | None:
     level = torch.cat([image.select(axis, end).flatten() for axis, end in faces]).median()
     distance = (image - level).abs()
     foreground = distance > FAR * float(np.percentile(distance.numpy(), 99.5))
-    share = foreground.double().mean()
-    border = torch.cat([foreground.select(axis, end).flatten() for axis, end in faces]).double().mean()
-    return foreground if 0 < share <= 1 - MIN_BACKGROUND and border <= MAX_BORDER else None
+    border = share(torch.cat([foreground.select(axis, end).flatten() for axis, end in faces]))
+    return foreground if 0 < share(foreground) <= 1 - MIN_BACKGROUND and border <= MAX_BORDER else None
 
 
 class ResampleMovingd(Transform):
@@ -112,15 +112,16 @@ def _crop(
 
 
 def _resample(image: MetaTensor, affine: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Resample an image to a grid, slab by slab, as MONAI takes 100 bytes for each voxel."""
-    resample, parts = SpatialResample(), slabs(shape)
-    if len(parts) == 1 or _is_grid(image, affine, shape):
-        return resample(image, dst_affine=affine, spatial_size=shape)
-    result = MetaTensor(torch.empty(1, *shape), meta=deepcopy(image.meta))
+    """Resample an image to a grid; a large one slab by slab, as MONAI takes 100 bytes for each voxel."""
+    if len(slabs(shape)) == 1 or _is_grid(image, affine, shape):
+        return SpatialResample()(image, dst_affine=affine, spatial_size=shape)
+    to_image = torch.linalg.solve(image.affine.double(), affine)
+
+    def locate(rows: slice) -> torch.Tensor:
+        return apply_affine(to_image, lattice(shape, torch.float64, rows)).float()
+
+    result = MetaTensor(sample_grid(image.as_tensor().float(), shape, locate), meta=deepcopy(image.meta))
     result.affine = affine
-    for rows in parts:
-        slab = resample(image, _shifted(affine, (rows.start, 0, 0)), (rows.stop - rows.start, *shape[1:]))
-        result[:, rows] = slab.as_tensor() if isinstance(slab, MetaTensor) else slab
     return result
 
 
@@ -131,9 +132,7 @@ def _is_grid(image: MetaTensor, affine: torch.Tensor, shape: Sequence[int]) -> b
 
 def _shifted(affine: torch.Tensor, start: Sequence[int]) -> torch.Tensor:
     """The affine of a grid that begins at this voxel of another one."""
-    shift = torch.eye(4, dtype=affine.dtype)
-    shift[:3, 3] = torch.tensor(start)
-    return affine @ shift
+    return affine @ translation(start)
 
 
 def _place(
@@ -157,17 +156,17 @@ def _place(
     start, inside, cut = list(middle), foreground, 0.0
     zoom = torch.linalg.solve(affine, image.affine.double())[:3, :3].diagonal().numpy()
     for axis in range(3):
-        profile = foreground.sum([other for other in range(3) if other != axis]).numpy()
+        profile = foreground.numpy().sum(tuple(other for other in range(3) if other != axis))  # faster than torch
         position = np.arange(len(profile)) * zoom[axis]
         start[axis] = _first_voxel(profile, position, shape[axis], middle[axis], size[axis])
         beyond = np.maximum(start[axis] - 0.5 - position, position - (start[axis] + size[axis] - 0.5))
         inside = inside.index_select(axis, torch.from_numpy(np.flatnonzero(beyond <= 0)))
         cut = max(cut, beyond[profile > 0].max() / zoom[axis] * float(image.pixdim[axis]))
-    share = 1 - int(inside.sum()) / int(foreground.sum())
-    if share > NEGLIGIBLE:
+    outside = 1 - int(inside.count_nonzero()) / int(foreground.count_nonzero())
+    if outside > NEGLIGIBLE:
         view = " x ".join(f"{n * float(s):.0f}" for n, s in zip(size, affine[:3, :3].norm(dim=0)))
         warn(
-            f"fixed: {image.meta['filename_or_obj']}: {share:.1%} of the foreground, up to {cut:.0f} mm, lie outside "
+            f"fixed: {image.meta['filename_or_obj']}: {outside:.1%} of the foreground, up to {cut:.0f} mm, lie outside "
             f"of the network's field of view of {view} mm."
         )
     return start

@@ -63,9 +63,9 @@ def draw_overview(pair: RegisteredPair, path: Path) -> None:
 
 def _planes(pair: RegisteredPair) -> Iterator[dict[str, Any]]:
     """Cut slices of everything that is drawn, in the orientation of the fixed image."""
-    images = {"fixed": pair.fixed, "moving": pair.resampled, "warped": pair.warped}
     ranges = pair.ranges
-    volumes = {key: _array(image)[0] for key, image in {**images, "jacobian": pair.jacobian}.items()}
+    images = {"fixed": pair.fixed, "warped": pair.warped, "jacobian": pair.jacobian}
+    volumes = {key: _array(image)[0] for key, image in images.items()}
     labels = {"label_fixed": pair.label_fixed, "label_warped": pair.label_warped}
     volumes |= {key: _array(label)[0] for key, label in labels.items() if label is not None}
     ddf = _array(pair.ddf)
@@ -73,7 +73,8 @@ def _planes(pair: RegisteredPair) -> Iterator[dict[str, Any]]:
     for axis, index, name in cuts(volumes["fixed"].shape, spacing):
         i, j = (a for a in range(3) if a != axis)
         plane: dict[str, Any] = {key: volume.take(index, axis) for key, volume in volumes.items()}
-        for key in images:
+        plane["moving"] = pair.resampled_plane(axis, index).numpy()
+        for key in ("fixed", "moving", "warped"):
             limits = ranges["fixed" if key == "fixed" else "moving"]
             plane[key] = scale(torch.from_numpy(plane[key]), limits).numpy()
         plane["ddf"] = np.stack([ddf[i].take(index, axis), ddf[j].take(index, axis)])

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
 from monai.utils import convert_to_tensor
 
-from ..deformation.grid import apply_affine, as_volume, by_image, lattice, sample_grid
+from ..deformation.grid import apply_affine, as_volume, by_image, lattice, sample_grid, translation
 from ..deformation.inversion import Inverse, invert_on_grid
 from ..deformation.jacobian import jacobian_determinant
 from ..deformation.transforms import Chain, before_network
@@ -101,6 +101,12 @@ class RegisteredPair:
         """The moving image before the registration, with the alignment or initial transform alone."""
         return self._align(self.moving, "bilinear")
 
+    def resampled_plane(self, axis: int, index: int) -> torch.Tensor:
+        """One plane of :attr:`resampled` across an axis of the fixed grid, such as (X, Y) for the last axis."""
+        first, shape = [0, 0, 0], list(self.fixed.shape[1:])
+        first[axis], shape[axis] = index, 1
+        return convert_to_tensor(self._align(self.moving, "bilinear", first, shape), track_meta=False)[0].squeeze(axis)
+
     @property
     def label_resampled(self) -> MetaTensor | None:
         """The moving label before the registration, with the alignment alone; None if there is none."""
@@ -159,7 +165,11 @@ class RegisteredPair:
         affine = torch.as_tensor(to_affine_nd(3, image.affine.double().cpu()))
         to_image = torch.linalg.solve(affine, self.fixed.affine.double())
         shape, ddf = self.fixed.shape[1:], convert_to_tensor(self.ddf, track_meta=False)
-        return self._sample(image, lambda rows: apply_affine(to_image, lattice(shape, rows=rows) + ddf[:, rows]), mode)
+
+        def locate(rows: slice) -> torch.Tensor:
+            return apply_affine(to_image, lattice(shape, rows=rows) + ddf[:, rows])
+
+        return self._sample(image, locate, mode, shape)
 
     def save(
         self,
@@ -184,8 +194,12 @@ class RegisteredPair:
     def _tissue(self, key: str) -> torch.Tensor:
         return convert_to_tensor(getattr(self, key), track_meta=False)[0].clamp(min=self.floors[key])
 
-    def _align(self, image: MetaTensor, mode: str) -> MetaTensor:
-        shape, affine, before = self.fixed.shape[1:], self.fixed.affine.double(), self.before_network
+    def _align(
+        self, image: MetaTensor, mode: str, first: Sequence[int] = (0, 0, 0), shape: Sequence[int] | None = None
+    ) -> MetaTensor:
+        """Sample an image before the registration on a part of the fixed grid, which begins at its voxel ``first``."""
+        affine, before, shape = self.fixed.affine.double(), self.before_network, shape or self.fixed.shape[1:]
+        affine = affine @ translation(first)
         to_image = torch.linalg.inv(image.affine.double())
         aligned = to_image @ self.alignment @ affine
 
@@ -195,14 +209,16 @@ class RegisteredPair:
             points = lattice(shape, torch.float64, rows)
             return apply_affine(to_image, before(apply_affine(affine, points.flatten(1)))).view_as(points).float()
 
-        return self._sample(image, locate, mode)
+        return self._sample(image, locate, mode, shape)
 
-    def _sample(self, image: MetaTensor, locate: Callable[[slice], torch.Tensor], mode: str) -> MetaTensor:
+    def _sample(
+        self, image: MetaTensor, locate: Callable[[slice], torch.Tensor], mode: str, shape: Sequence[int]
+    ) -> MetaTensor:
         values = convert_to_tensor(image, track_meta=False).cpu()
         values = values.float() if values.is_floating_point() else values  # ids may be too large for float32
         values = values if values.ndim == 4 else values[..., None]
         fill = 0.0 if mode == "nearest" else float(values.min()) if self.fill is None else self.fill
-        return self._on_fixed_grid(sample_grid(values, self.fixed.shape[1:], locate, mode, fill), image)
+        return self._on_fixed_grid(sample_grid(values, shape, locate, mode, fill), image)
 
     def _on_fixed_grid(self, values: torch.Tensor, source: MetaTensor) -> MetaTensor:
         """Values with the fixed image's metadata, but the file name of their source, by which MONAI's writers go."""

@@ -25,7 +25,8 @@ def result(shape, spacing, folded=False):
     field = {"ddf": torch.zeros(3, *shape), "jacobian": jacobian[None]}
     limits = (float(image.min()), float(image.max()))
     ranges = {"fixed": limits, "moving": limits}
-    return SimpleNamespace(ranges=ranges, fixed=image, resampled=image, warped=image, **labels, **field)
+    moving = {"resampled_plane": image.as_tensor()[0].select}
+    return SimpleNamespace(ranges=ranges, fixed=image, warped=image, **moving, **labels, **field)
 
 
 def magenta(path):

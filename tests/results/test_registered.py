@@ -40,6 +40,8 @@ def test_moving_is_sampled_through_both_affines_and_is_its_minimum_outside():
     # fixed voxels 0..5 look at moving voxels -0.5..4.5; half a voxel outside still is the border's value
     assert along_the_first_axis(pair.warped) == [1, 1.5, 2.5, 3.5, 4.5, 5.5]
     assert along_the_first_axis(pair.label_resampled) == [0, 0, 0, 0, 0, 1]
+    for axis, index in ((0, 4), (1, 3), (2, 0)):
+        assert torch.equal(pair.resampled_plane(axis, index), pair.resampled.as_tensor()[0].select(axis, index))
 
 
 @pytest.mark.parametrize("fill", [-1000.0, 0.0])
