@@ -24,6 +24,8 @@ demo: .venv/installed
 		--datalist $(SAMPLES)/brain_synthetic/pairs.json --output_dir eval/demo/brain
 	$(BUNDLE) --config_file "['configs/inference.yaml','configs/cine.yaml']" \
 		--datalist $(SAMPLES)/cine/cines.json --output_dir eval/demo/cine
+	@$(BIN)/python -m scripts.report eval/demo/cardiac eval/demo/hippocampus eval/demo/brain \
+		--output eval/demo/report.html
 	@$(BIN)/python -m scripts.results.tables eval/demo/cardiac eval/demo/hippocampus eval/demo/brain
 
 test: .venv/installed-test lint

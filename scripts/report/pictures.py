@@ -172,7 +172,7 @@ def _address(picture: Image.Image, quality: int | None = None) -> str:
 
 
 def _thumbnail(plane: dict[str, np.ndarray], size: tuple[int, int]) -> str:
-    """The warped image with the outlines of labels, small; empty without the image."""
+    """The warped image with the outline of all labels together, small; empty without the image."""
     image = plane.get("warped", plane.get("fixed"))
     if image is None:
         return ""
@@ -181,7 +181,7 @@ def _thumbnail(plane: dict[str, np.ndarray], size: tuple[int, int]) -> str:
     picture = gray(enlarge(image, small))
     for key, colour in (("label_fixed", GREEN), ("label_warped", RED)):
         if key in plane:
-            picture[edges(enlarge(plane[key], small))] = colour
+            picture[edges(enlarge(plane[key] != 0, small))] = colour
     return _address(Image.fromarray(picture), quality=80)
 
 

@@ -102,7 +102,8 @@ def write_report(results: Results, path: Path, most: int = MOST, viewer: bool = 
     pictures = {entry.name: draw_pair(entry) for entry in entries[:most]}
     volumes = pack_pairs(entries[:most]) if viewer else {}
     text = _render(entries, results, pictures, volumes, viewer)
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    # names of files need not be text
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="replace"))
 
 
 def _render(
@@ -123,7 +124,7 @@ def _render(
     names = ["viewer.js", "report.js"] if viewer else ["report.js"]
     style, *scripts = (Markup((PAGE / name).read_text(encoding="utf-8")) for name in ("report.css", *names))
     counts = Counter(entry.verdict for entry in entries)
-    return environment.get_template("report.html").render(
+    page = environment.get_template("report.html").render(
         generator=GENERATOR,
         version=versions()["gradirn"],
         style=style,
@@ -143,6 +144,7 @@ def _render(
         determinant_colours=_gradient(BLUE_TO_RED),
         error_colours=_gradient(ERROR_COLOURS),
     )
+    return page.lstrip()
 
 
 def _hash(script: bytes) -> str:

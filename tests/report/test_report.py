@@ -1,6 +1,7 @@
 """What a report holds, and which files it may replace."""
 
 import json
+import os
 import re
 
 import pytest
@@ -77,6 +78,12 @@ def test_equal_results_give_an_equal_report_in_place_of_the_old_one(registered, 
     first = (tmp_path / "out" / "report.html").read_bytes()
     main([str(tmp_path / "out"), str(tmp_path / "out")])
     assert (tmp_path / "out" / "report.html").read_bytes() == first
+
+
+def test_a_folder_whose_name_is_no_text_is_reported(registered, tmp_path):
+    registered(tmp_path / "out" / os.fsdecode(b"caf\xe9"))
+    main([str(tmp_path / "out")])
+    assert "caf?" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_other_files_are_not_replaced(registered, tmp_path):
