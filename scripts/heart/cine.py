@@ -16,7 +16,7 @@ from ..support.errors import InputError
 from ..support.notices import warn
 from .insertions import Insertions, read_insertions
 
-__all__ = ["CAVITY", "MYOCARDIUM", "RIGHT", "Cine", "label_names", "read_cine"]
+__all__ = ["CAVITY", "MYOCARDIUM", "RIGHT", "Cine", "base_first", "label_names", "read_cine", "separation"]
 
 CAVITY, MYOCARDIUM, RIGHT = "LV", "Myo", "RV"
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -54,11 +54,24 @@ class Cine:
         """Voxel sizes in mm."""
         return np.linalg.norm(self.image.affine[:3, :3], axis=0)
 
+    @property
+    def from_base(self) -> list[int]:
+        """The slices in which the cavity is labelled, from the base to the apex; empty without a label."""
+        cavity = self.mask(CAVITY)
+        return [] if cavity is None else base_first(cavity, np.flatnonzero(cavity.any((0, 1))).tolist())
+
     def mask(self, structure: str) -> np.ndarray | None:
         """Return where a structure is in the labelled frame, boolean, (X, Y, Z); None if it is not labelled."""
         if self.label is None or structure not in self.ids:
             return None
         return self.label.as_tensor()[0].numpy() == self.ids[structure]
+
+
+def base_first(cavity: np.ndarray, slices: list[int]) -> list[int]:
+    """Return slices from the base, where the cavity, (X, Y, Z), is wide, to the apex."""
+    half = max(1, len(slices) // 2)
+    ends = [cavity[..., part].sum() for part in (slices[:half], slices[-half:])]
+    return slices if ends[0] >= ends[1] else slices[::-1]
 
 
 def read_cine(
@@ -75,7 +88,8 @@ def read_cine(
             :func:`~scripts.images.dicom_cine.open_dicom_cine`, or in memory.
         label: a label map of one frame, (X, Y, Z), or of all, (X, Y, Z, T), of which that frame is taken.
         label_frame: the frame of the label, from 0.
-        names: name of each id of the label map; structures with other names than LV, Myo and RV are not measured.
+        names: name of each id of the label map; structures with other names than LV, Myo and RV are not measured. None
+            takes any label map, of which nothing is measured.
         rv_insertion: the insertions of the right ventricle in that frame, in place of those that the label shows.
 
     Raises:
@@ -83,32 +97,23 @@ def read_cine(
     """
     image = as_nifti(cine, "cine", cine=True)
     cine = image.get_filename() or "the cine in memory"
-    shape = image.shape
-    if len(shape) != 4 or shape[3] < 2:
-        raise InputError(f"cine: {cine} has shape {shape}: expected (X, Y, Z, T), a stack of slices over the cycle.")
-    if not 0 <= label_frame < shape[3]:
-        raise InputError(f"label_frame is {label_frame}: expected 0 to {shape[3] - 1}, a frame of {cine}.")
-    spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
-    if shape[2] > 1 and spacing[2] < 0.99 * spacing.max():
-        sizes = [round(float(s), 3) for s in spacing]
-        raise InputError(f"cine: {cine} has spacing {sizes} mm: expected its slices along the third axis.")
-    voxels = read_voxels(image, "cine")
-    frames = [read_nifti(nib.Nifti1Image(voxels[..., t], image.affine), f"cine, frame {t}", 2) for t in range(shape[3])]
-    for t, frame in enumerate(frames):
-        if frame.min() == frame.max():
-            raise InputError(f"cine: {cine}: frame {t} is constant: expected images of a beating heart.")
-    found = None if label is None else _read_label(label, label_frame, frames[0], str(cine))
+    frames = _read_frames(image, cine)
+    if not 0 <= label_frame < len(frames):
+        raise InputError(f"label_frame is {label_frame}: expected 0 to {len(frames) - 1}, a frame of {cine}.")
+    opened = None if label is None else as_nifti(label, "label")
+    label_name = f"label: {(opened and opened.get_filename()) or 'the label map in memory'}"
+    found = None if opened is None else _read_label(opened, label_name, label_frame, frames[0], str(cine))
     present: set[int] = set() if found is None else set(found.unique().tolist())
     ids = {name: value for value, name in (names or {}).items() if value in present}
-    if found is not None and CAVITY not in ids:
-        known = ", ".join(f"{value} {name}" for value, name in (names or {}).items())
+    if found is not None and names is not None and CAVITY not in ids:
+        known = ", ".join(f"{value} {name}" for value, name in names.items())
         raise InputError(
-            f"label: {label} holds the ids {sorted(int(i) for i in present - {0})} in frame {label_frame}: "
+            f"{label_name} holds the ids {sorted(int(i) for i in present - {0})} in frame {label_frame}: "
             f"expected the cavity of the left ventricle among them ({known}); --label_layout names other ids."
         )
     insertions = None if rv_insertion is None else read_insertions(rv_insertion, image)
     result = Cine(image, frames, found, label_frame, ids, _frame_seconds(image), str(cine), insertions)
-    _check_frame_of_label(result, f"label: {label}")
+    _check_frame_of_label(result, label_name)
     return result
 
 
@@ -124,35 +129,17 @@ def label_names(layout: str) -> dict[int, str]:
     return known[layout]
 
 
-def _read_label(label: Source, frame: int, image: MetaTensor, cine: str) -> MetaTensor:
-    opened = as_nifti(label, "label")
-    if len(opened.shape) == 4 and opened.shape[3] > 1:
-        if frame >= opened.shape[3]:
-            raise InputError(f"label: {label} has {opened.shape[3]} frames: expected a map of frame {frame}.")
-        opened = nib.Nifti1Image(read_voxels(opened, "label")[..., frame], opened.affine)
-    ways = (nib.io_orientation(affine) for affine in (opened.affine, image.affine.numpy()))
-    # programs that convert DICOM turn its axes around
-    found = read_nifti(opened.as_reoriented(nib.orientations.ornt_transform(*ways)), "label", 2, label=True)
-    check_same_grid(found, image, f"label: {label}", cine)
-    return found
+def separation(image: np.ndarray, cavity: np.ndarray, wall: np.ndarray) -> float:
+    """Return the part of the variance of intensities that a division into a bright cavity and a dark wall explains.
 
+    Args:
+        image: (X, Y, Z).
+        cavity: boolean, (X, Y, Z).
+        wall: boolean, (X, Y, Z).
 
-def _check_frame_of_label(cine: Cine, name: str) -> None:
-    """Warn if a label separates the cavity from the wall clearly better in another frame than in its own."""
-    cavity, wall = cine.mask(CAVITY), cine.mask(MYOCARDIUM)
-    if cavity is None or wall is None:
-        return
-    fits = [_separation(frame.as_tensor()[0].numpy(), cavity, wall) for frame in cine.frames]
-    best = int(np.argmax(fits))
-    if fits[best] > fits[cine.label_frame] + WRONG_FRAME:
-        warn(
-            f"{name} fits frame {best} of {cine.path} much better than frame {cine.label_frame}, to which it is said "
-            "to belong (--label_frame)."
-        )
-
-
-def _separation(image: np.ndarray, cavity: np.ndarray, wall: np.ndarray) -> float:
-    """The part of the variance of intensities, from 0 to 1, that a division into cavity and wall explains."""
+    Returns:
+        0 to 1, the mean over the slices that hold both; negative where the wall is brighter.
+    """
     explained = total = 0.0
     for z in np.flatnonzero(cavity.any((0, 1)) & wall.any((0, 1))):
         inner, outer = image[cavity[..., z], z], image[wall[..., z], z]
@@ -163,6 +150,48 @@ def _separation(image: np.ndarray, cavity: np.ndarray, wall: np.ndarray) -> floa
         explained += between / spread * float(np.sign(means[0] - means[1]))
         total += len(both)
     return explained / max(total, 1.0)
+
+
+def _read_frames(image: nib.Nifti1Image, cine: str) -> list[MetaTensor]:
+    shape = image.shape
+    if len(shape) != 4 or shape[3] < 2:
+        raise InputError(f"cine: {cine} has shape {shape}: expected (X, Y, Z, T), a stack of slices over the cycle.")
+    spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
+    if shape[2] > 1 and spacing[2] < 0.99 * spacing.max():
+        sizes = [round(float(s), 3) for s in spacing]
+        raise InputError(f"cine: {cine} has spacing {sizes} mm: expected its slices along the third axis.")
+    voxels = read_voxels(image, "cine")
+    frames = [read_nifti(nib.Nifti1Image(voxels[..., t], image.affine), f"cine, frame {t}", 2) for t in range(shape[3])]
+    for t, frame in enumerate(frames):
+        if frame.min() == frame.max():
+            raise InputError(f"cine: {cine}: frame {t} is constant: expected images of a beating heart.")
+    return frames
+
+
+def _read_label(opened: nib.Nifti1Image, name: str, frame: int, image: MetaTensor, cine: str) -> MetaTensor:
+    if len(opened.shape) == 4 and opened.shape[3] > 1:
+        if frame >= opened.shape[3]:
+            raise InputError(f"{name} has {opened.shape[3]} frames: expected a map of frame {frame}.")
+        opened = nib.Nifti1Image(read_voxels(opened, "label")[..., frame], opened.affine)
+    ways = (nib.io_orientation(affine) for affine in (opened.affine, image.affine.numpy()))
+    # programs that convert DICOM turn its axes around
+    found = read_nifti(opened.as_reoriented(nib.orientations.ornt_transform(*ways)), "label", 2, label=True)
+    check_same_grid(found, image, name, cine)
+    return found
+
+
+def _check_frame_of_label(cine: Cine, name: str) -> None:
+    """Warn if a label separates the cavity from the wall clearly better in another frame than in its own."""
+    cavity, wall = cine.mask(CAVITY), cine.mask(MYOCARDIUM)
+    if cavity is None or wall is None:
+        return
+    fits = [separation(frame.as_tensor()[0].numpy(), cavity, wall) for frame in cine.frames]
+    best = int(np.argmax(fits))
+    if fits[best] > fits[cine.label_frame] + WRONG_FRAME:
+        warn(
+            f"{name} fits frame {best} of {cine.path} much better than frame {cine.label_frame}, to which it is said "
+            "to belong (--label_frame)."
+        )
 
 
 def _frame_seconds(image: nib.Nifti1Image) -> float | None:

@@ -11,6 +11,7 @@ from ..deformation.grid import lattice
 from .cine import CAVITY, MYOCARDIUM, Cine
 from .strain import LEVELS, Strain
 from .tracking import TrackedCine
+from .video import find_ffmpeg, write_mp4
 
 __all__ = ["draw_bullseye", "draw_curves", "draw_movie"]
 
@@ -80,14 +81,14 @@ def draw_bullseye(strain: Strain, path: Path) -> None:
     figure.savefig(path, format="png")
 
 
-def draw_movie(tracked: TrackedCine, label: np.ndarray, movie: Path, overview: Path) -> None:
+def draw_movie(tracked: TrackedCine, label: np.ndarray, folder: Path) -> None:
     """Draw the middle slice of the heart over the cycle, with the outlines of the carried labels and the warped grid.
 
     Args:
         tracked: the tracked cine, with a label.
         label: the labels in all frames, shape (X, Y, Z, T).
-        movie: the GIF.
-        overview: a PNG of end-diastole, on the left, and end-systole.
+        folder: where to write ``movie.gif``, the same as ``movie.mp4`` if there is ffmpeg, and ``overview.png`` of
+            end-diastole, on the left, and end-systole.
     """
     from PIL import Image
 
@@ -98,8 +99,12 @@ def draw_movie(tracked: TrackedCine, label: np.ndarray, movie: Path, overview: P
     for image in images:
         image.putpalette(_palette())
     *images, both = images
-    images[0].save(movie, format="GIF", save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0)
-    both.save(overview, format="PNG")
+    images[0].save(
+        folder / "movie.gif", format="GIF", save_all=True, append_images=images[1:], duration=FRAME_MS, loop=0
+    )
+    both.save(folder / "overview.png", format="PNG")
+    if find_ffmpeg():
+        write_mp4([np.asarray(image.convert("RGB")) for image in images], FRAME_MS, folder / "movie.mp4")
 
 
 def _drawn_frames(tracked: TrackedCine, label: np.ndarray) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ from monai.utils import convert_to_tensor
 from ..deformation.grid import apply_affine, fade, lattice, sample
 from ..images.intensities import find_range
 from .cine import Cine
-from .refinement import refine
+from .refinement import invert_slices, refine
 
 if TYPE_CHECKING:
     from ..registration import Registration
@@ -21,7 +21,8 @@ HARMONICS = 8  # of the heart rate, to which the motion of a point is limited
 LEAST_FRAMES = 12  # fewer frames are not smoothed in time
 SEEN = 8  # frames of a longer cine that the network sees at least
 STEPS = 3  # of the refinement of each frame, which begins with what was found in the frame before
-STEPS_APART = 6  # where frames are so few that they lie far apart
+STEPS_APART = 5  # where frames are so few that they lie far apart
+INVERSIONS = 40  # iterations of the inverse of the network's displacement, at most
 MARGIN = 16  # voxels of the network's grid around the label in which the heart is tracked
 
 
@@ -75,16 +76,19 @@ def _window(cine: Cine, affine: torch.Tensor, shape: torch.Size) -> list[slice]:
 
 
 def _coarse(registration: Registration, images: torch.Tensor, reference: int) -> torch.Tensor:
-    """The network's displacement of each frame, shape (T, Z, 2, X, Y); between those it sees, interpolated linearly."""
+    """The network's displacement to each frame, shape (T, Z, 2, X, Y); between those it sees, interpolated linearly.
+
+    The network registers the reference frame to each frame, and the result is inverted: a cavity that opens is easier
+    to find than one that closes.
+    """
     count, step = len(images), max(1, len(images) // SEEN)
     seen = torch.arange(0, count, step)
-    ddfs = [
-        torch.zeros(3, *images.shape[1:])
-        if t == 0
-        else registration.predict(torch.stack([images[(reference + t) % count], images[reference]]))
-        for t in seen.tolist()
-    ]
-    known = torch.stack(ddfs)[:, :2].movedim(-1, 1)
+    known = torch.zeros(len(seen), images.shape[-1], 2, *images.shape[1:3])
+    points = lattice(images.shape[1:3])
+    for place, t in enumerate(seen.tolist()[1:], 1):
+        found = registration.predict(torch.stack([images[reference], images[(reference + t) % count]]))
+        slices = found[:2].movedim(-1, 0).contiguous()
+        known[place] = invert_slices(slices, points, -slices, INVERSIONS)
     after_reference = (torch.arange(count) - reference) % count
     last = after_reference // step
     part = (after_reference - seen[last]) / torch.diff(seen, append=torch.tensor([count]))[last]

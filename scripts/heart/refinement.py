@@ -12,12 +12,16 @@ import torch.nn.functional as F
 from ..deformation.grid import lattice
 from ..networks.kernels.filters import gaussian
 
-__all__ = ["refine", "sample_slices"]
+__all__ = ["invert_slices", "refine", "sample_slices"]
 
 WINDOW = 2.0  # voxels: standard deviation of the Gaussian window of a step
-SMOOTHING = 1.5  # voxels: of the Gaussian filter of the displacement after each step
+SMOOTHING = 1.25  # voxels: of the Gaussian filter of the displacement after each step
 DAMPING = 3e-5  # squared gradient of images in [0, 1], per voxel, that counts as noise
 LONGEST = 1.0  # voxels: longest step
+
+
+NEAR, MISSED = 0.1, 1e-3  # voxels by which an inverse may be off, and the share of its points that are more
+RELAXATION = 0.7  # of the inversion, which would not converge where the wall thickens otherwise
 
 
 def refine(fixed: torch.Tensor, moving: torch.Tensor, ddf: torch.Tensor, steps: int) -> torch.Tensor:
@@ -69,3 +73,24 @@ def sample_slices(images: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     x, y = images.shape[2:]
     normalized = torch.stack([points[:, 1] * (2 / (y - 1)) - 1, points[:, 0] * (2 / (x - 1)) - 1], -1)
     return F.grid_sample(images, normalized, padding_mode="border", align_corners=True)
+
+
+def invert_slices(ddf: torch.Tensor, points: torch.Tensor, start: torch.Tensor, iterations: int) -> torch.Tensor:
+    """Invert displacements: find v with v(y) + u(y + v(y)) = 0 by fixed-point iterations.
+
+    Args:
+        ddf: u, in voxels, shape (Z, 2, X, Y).
+        points: where the inverse is wanted, in voxels, shape (2, I, J).
+        start: first guess of the inverse, shape (Z, 2, I, J).
+        iterations: at most as many.
+
+    Returns:
+        v, of the shape of ``start``.
+    """
+    inverse = start
+    for _ in range(iterations):
+        residual = inverse + sample_slices(ddf, points + inverse)
+        if (residual.abs() > NEAR).float().mean() < MISSED:
+            break
+        inverse = inverse - RELAXATION * residual
+    return inverse

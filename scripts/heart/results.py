@@ -35,6 +35,7 @@ OUTPUTS = (
     "curves.png",
     "bullseye.png",
     "movie.gif",
+    "movie.mp4",
     "overview.png",
     "metrics.json",
 )
@@ -70,7 +71,7 @@ def measures(tracked: TrackedCine, strain: Strain | None) -> dict[str, Any]:
 def write_cine_results(
     tracked: TrackedCine, strain: Strain | None, folder: Path, extra: Mapping[str, Any], overwrite: bool = False
 ) -> None:
-    """Write the files of :data:`OUTPUTS`; those without a label, or without a myocardium, are left out.
+    """Write the files of :data:`OUTPUTS`; those without a label, a myocardium or ffmpeg are left out.
 
     Args:
         tracked: the tracked cine.
@@ -96,7 +97,7 @@ def write_cine_results(
             stored = np.asfortranarray(label, label_type(label))  # the order of the file
             save_image(image_like(stored, tracked.cine.image), temporary / "label.nii.gz")
             _write_volumes(tracked, temporary / "volumes.csv")
-            draw_movie(tracked, label, temporary / "movie.gif", temporary / "overview.png")
+            draw_movie(tracked, label, temporary)
         if strain is not None:
             _write_strain(tracked.cine, strain, temporary / "strain_sax.csv")
             if strain.rotation:

@@ -12,7 +12,10 @@ from ..cohorts.datalist import folder_name, name_entries, read_json_list
 from ..support.command_line import number
 from ..support.errors import InputError, find_input_error
 from ..support.files import read_record, user_path
+from ..support.fingerprint import fingerprint
 from ..support.notices import collect_warnings
+from . import cine as cine_module
+from . import departure, frames, refinement, results, strain, tracking
 from .cine import label_names
 from .insertions import parse_insertions
 from .results import OUTPUTS, checksums, write_cine_results
@@ -68,6 +71,18 @@ def read_cines(
         known = {"label": None, "rv_insertion": entry.get("rv_insertion"), **files}
         entries.append({**known, **name, "label_frame": _frame(entry.get("label_frame", label_frame))})
     return name_entries(entries, "cine", path)
+
+
+def constants() -> str:
+    """Return a text that changes with the numbers in the modules that track and measure."""
+    modules = cine_module, departure, frames, refinement, results, strain, tracking
+    numbers = {
+        f"{module.__name__}.{name}": value
+        for module in modules
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, int | float)
+    }
+    return fingerprint(numbers)
 
 
 def _frame(value: object) -> int:
@@ -130,12 +145,11 @@ class CineTracker:
         for name, path in files.items():
             if path is not None and not user_path(path, name).exists():
                 raise InputError(f"{name}: {path} does not exist.")
+        options = entry["label_frame"], self.label_layout, entry["rv_insertion"]
         record = {
             "files": {name: str(Path(path).resolve()) for name, path in files.items() if path is not None},
             "sha256": checksums(files),
-            "settings": " ".join(
-                map(str, (self.registration.settings, entry["label_frame"], self.label_layout, entry["rv_insertion"]))
-            ),
+            "settings": " ".join(map(str, (self.registration.settings, constants(), *options))),
         }
         known = read_record(folder / OUTPUTS[-1])
         if not self.overwrite and known and all(known.get(k) == record[k] for k in ("sha256", "settings")):

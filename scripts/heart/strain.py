@@ -8,7 +8,7 @@ import numpy as np
 
 from ..support.errors import InputError
 from ..support.notices import warn
-from .cine import CAVITY, MYOCARDIUM, RIGHT, Cine
+from .cine import CAVITY, MYOCARDIUM, RIGHT, Cine, base_first
 from .tracking import TrackedCine
 
 __all__ = ["LEVELS", "Strain", "measure_strain"]
@@ -113,15 +113,12 @@ class Axes:
             np.meshgrid(*(np.arange(n) * s for n, s in zip(cavity.shape[:2], self.spacing)), indexing="ij")
         )
         self.points = points
-        areas = {z: int(cavity[..., z].sum()) for z in slices}
         self.centers = {z: points[:, cavity[..., z]].mean(1) for z in slices}
         for z, center in self.centers.items():
             away = points - center[:, None, None]
             self.radial[..., z] = away / np.maximum(np.linalg.norm(away, axis=0), 1e-9)
-        half = max(1, len(slices) // 2)
-        ends = [sum(areas[z] for z in part) for part in (slices[:half], slices[-half:])]
-        self.from_base = slices if ends[0] >= ends[1] else slices[::-1]
-        to_apex = affine[:, 2] * (1 if ends[0] >= ends[1] else -1)
+        self.from_base = base_first(cavity, slices)
+        to_apex = affine[:, 2] * (1 if self.from_base == slices else -1)
         # seen from the apex, looking to the base, a turn is counterclockwise about the axis that points to the viewer
         self.handedness = float(np.sign(np.dot(np.cross(affine[:, 0], affine[:, 1]), to_apex)))
 

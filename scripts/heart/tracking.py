@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import torch
 
-from ..deformation.grid import as_volume, by_image, lattice, length, sample
-from ..deformation.jacobian import jacobian_determinant
+from ..deformation.grid import lattice, length, sample
 from ..support.notices import warn
-from .cine import CAVITY, Cine, as_frame
-from .refinement import sample_slices
+from .cine import CAVITY, MYOCARDIUM, Cine, as_frame
+from .departure import areas, find_departed
+from .refinement import invert_slices
 
 __all__ = ["TrackedCine", "track"]
 
@@ -22,8 +22,8 @@ Register = Callable[[Cine, int], torch.Tensor]
 """Maps a cine and a frame to the displacement in voxels from there to each frame, in the plane, (T, 2, X, Y, Z)."""
 
 DISTINCT = 0.05  # difference of the relative areas of end-diastole and end-systole that is more than noise
-NEAR, MISSED = 0.1, 1e-3  # voxels by which the place of a label may be off, and the share of those that are more
-INVERSIONS, FURTHER_INVERSIONS, DAMPING = 20, 5, 0.7  # iterations until then, at most
+INVERSIONS, FURTHER_INVERSIONS = 20, 5  # iterations of an inverse, at most
+LEFT = (CAVITY, MYOCARDIUM)  # of the left ventricle
 LARGER = 1.02  # ratio of two volumes of the cavity that is more than noise
 
 
@@ -35,11 +35,13 @@ class TrackedCine:
         cine: the cine; its label belongs to the reference frame.
         reference: the frame whose points are tracked, end-diastole.
         ddf: displacement in voxels from the reference frame to each frame, in the plane, shape (T, 2, X, Y, Z).
+        departed: the slice that has left the left ventricle, in the frames that have one, see :func:`find_departed`.
     """
 
     cine: Cine
     reference: int
     ddf: torch.Tensor
+    departed: Mapping[int, int] = field(default_factory=dict)
 
     @cached_property
     def region(self) -> tuple[slice, slice, slice]:
@@ -48,21 +50,27 @@ class TrackedCine:
             return slice(0), slice(0), slice(0)
         label = self.cine.label.as_tensor()[0]
         places = label.nonzero()
-        reach = math.ceil(max(float(field[:, label != 0].abs().max()) for field in self.ddf)) + 1
+        reach = math.ceil(max(float(ddf[:, label != 0].abs().max()) for ddf in self.ddf)) + 1
         low, high = places.amin(0) - torch.tensor([reach, reach, 0]), places.amax(0) + torch.tensor([reach, reach, 0])
         i, j, k = (slice(max(int(first), 0), int(last) + 1) for first, last in zip(low, high))
         return i, j, k
 
     @cached_property
     def volumes(self) -> dict[str, np.ndarray]:
-        """The volume in ml of each labelled structure in each frame: the determinant of the motion, integrated."""
+        """The volume in ml of each labelled structure in each frame: the determinant of the motion, integrated.
+
+        The left ventricle does not count in a slice that has left it, see :func:`find_departed`.
+        """
         voxel = float(abs(np.linalg.det(self.cine.image.affine[:3, :3]))) / 1000
         masks = {name: mask[self.region] for name in self.cine.ids if (mask := self.cine.mask(name)) is not None}
         totals: dict[str, list[float]] = {name: [] for name in masks}
-        for field in self.ddf if masks else ():
-            determinant = _areas(field[:, *self.region]).numpy()
+        first = self.region[2].start
+        for t, ddf in enumerate(self.ddf if masks else ()):
+            determinant = areas(ddf[:, *self.region]).numpy()
+            gone = self.departed.get(t)
             for name, mask in masks.items():
-                totals[name].append(float(determinant[mask].sum()) * voxel)
+                kept = mask if gone is None or name not in LEFT else mask & (np.arange(mask.shape[2]) != gone - first)
+                totals[name].append(float(determinant[kept].sum()) * voxel)
         return {name: np.array(values) for name, values in totals.items()}
 
     @property
@@ -75,11 +83,11 @@ class TrackedCine:
     @cached_property
     def motion(self) -> np.ndarray:
         """The length of the displacements of each frame, in voxels, that 1 % of its voxels exceed."""
-        return np.array([np.quantile(length(field).numpy(), 0.99) for field in self.ddf])
+        return np.array([np.quantile(length(ddf).numpy(), 0.99) for ddf in self.ddf])
 
     def carry_label(self, frame: int) -> np.ndarray:
         """Return the label map of the reference frame in another frame, by nearest neighbour, shape (X, Y, Z)."""
-        return self._carried(self._invert(frame, None))
+        return self._carried(self._invert(frame, None), frame)
 
     def carry_points(self, points: np.ndarray, frame: int) -> np.ndarray:
         """Return where points of the reference frame, in voxels, (N, 3), lie in another frame."""
@@ -93,24 +101,19 @@ class TrackedCine:
         for distance in range(len(self.ddf)):
             frame = (self.reference + distance) % len(self.ddf)
             inverse = self._invert(frame, inverse)
-            carried[frame] = self._carried(inverse)
+            carried[frame] = self._carried(inverse, frame)
         return np.stack([carried[frame] for frame in range(len(self.ddf))], -1)
 
     def _invert(self, frame: int, start: torch.Tensor | None) -> torch.Tensor:
         """The inverse displacement of a frame in the region, (Z, 2, X, Y), from that of the frame before, if known."""
         i, j, k = self.region
-        field = self.ddf[frame, :, :, :, k].movedim(-1, 0).contiguous()
-        points = lattice(field.shape[2:])[:, i, j]
-        inverse = torch.zeros(len(field), *points.shape) if start is None else start
-        for _ in range(INVERSIONS if start is None else FURTHER_INVERSIONS):
-            residual = inverse + sample_slices(field, points + inverse)
-            if (residual.abs() > NEAR).float().mean() < MISSED:
-                break
-            inverse = inverse - DAMPING * residual  # undamped, it would not converge where the wall thickens
-        return inverse
+        ddf = self.ddf[frame, :, :, :, k].movedim(-1, 0).contiguous()
+        points = lattice(ddf.shape[2:])[:, i, j]
+        first = torch.zeros(len(ddf), *points.shape) if start is None else start
+        return invert_slices(ddf, points, first, INVERSIONS if start is None else FURTHER_INVERSIONS)
 
-    def _carried(self, inverse: torch.Tensor) -> np.ndarray:
-        """The label map of the reference frame where an inverse of :meth:`_invert` takes it from, (X, Y, Z)."""
+    def _carried(self, inverse: torch.Tensor, frame: int) -> np.ndarray:
+        """The label map of the reference frame where the inverse of a frame takes it from, (X, Y, Z)."""
         assert self.cine.label is not None
         label = self.cine.label.as_tensor()[0]
         i, j, k = self.region
@@ -119,6 +122,10 @@ class TrackedCine:
         result = torch.zeros_like(label)
         found = label[x.clamp(0, label.shape[0] - 1), y.clamp(0, label.shape[1] - 1), slices]
         result[i, j, k] = found.movedim(0, -1)
+        gone = self.departed.get(frame)
+        if gone is not None:
+            for name in LEFT:
+                result[..., gone][result[..., gone] == self.cine.ids.get(name, -1)] = 0
         return result.numpy()
 
 
@@ -134,6 +141,8 @@ def track(cine: Cine, register: Register) -> TrackedCine:
         register: registers all frames to one of them, as :func:`~scripts.heart.frames.register_frames`.
     """
     tracked = _track_from(cine, cine.label_frame, register)
+    if cine.label is not None and CAVITY not in tracked.volumes:
+        return tracked
     if cine.label is not None:
         cavity = tracked.volumes[CAVITY]
         largest = int(cavity.argmax())
@@ -165,14 +174,10 @@ def _distance_to(tracked: TrackedCine, frame: int) -> np.ndarray:
 def _size(tracked: TrackedCine) -> np.ndarray:
     """The relative area of what moves in each frame: the mean determinant, weighted by the motion over the cycle."""
     weight = tracked.ddf.norm(dim=1).amax(0)
-    return np.array([float((_areas(field) * weight).sum() / weight.sum()) for field in tracked.ddf])
-
-
-def _areas(field: torch.Tensor) -> torch.Tensor:
-    """By how much a displacement, (2, X, Y, Z), changes areas in the plane: its determinant, (X, Y, Z)."""
-    return as_volume(jacobian_determinant(by_image(field, 2), central=True), 2)
+    return np.array([float((areas(ddf) * weight).sum() / weight.sum()) for ddf in tracked.ddf])
 
 
 def _track_from(cine: Cine, reference: int, register: Register) -> TrackedCine:
     ddf = register(cine, reference)
-    return TrackedCine(cine, reference, ddf - ddf[reference].clone())
+    ddf = ddf - ddf[reference].clone()
+    return TrackedCine(cine, reference, ddf, find_departed(cine, reference, ddf))

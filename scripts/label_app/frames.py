@@ -5,23 +5,34 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from monai.utils import convert_to_tensor
 from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from ..images.loading import check_same_grid, open_nifti, read_nifti, read_voxels
+from ..deformation.grid import lattice
+from ..heart import TrackedCine, read_cine, register_frames, track
+from ..heart.cine import CAVITY
+from ..heart.refinement import sample_slices
+from ..heart.results import measures
+from ..heart.strain import measure_strain
+from ..images.loading import open_nifti, read_voxels
+from ..registration import Registration
 from ..support.errors import InputError
 from .datastore import check_image, label_of, pair_of, study
 from .options import read_options
-from .propagation import Propagator, ejection_fraction, names_in, volumes_ml, write_like
+from .propagation import Propagator, ejection_fraction, names_in, similarity, volumes_ml, write_like
 
 __all__ = ["FramePropagation", "frame_pairs", "has_frames", "partner_of"]
 
 MOST_FRAMES = 500  # each is a registration, and the server does nothing else meanwhile
+PEAKS = ("peak_circumferential_percent", "peak_radial_percent")
+SAME_GRID = 1e-2  # mm
 NOT_A_CAVITY = "myo"  # start of the name of a label that has no ejection fraction
 
 
@@ -59,17 +70,16 @@ class FramePropagation(InferTask):
         """Carry the label to ``request["image"]``, a path; ``request["image_id"]`` is its id, if it has one.
 
         Returns:
-            a NIfTI file on the image's grid, which the caller must remove, and the volumes.
+            a NIfTI file on the image's grid, which the caller must remove; volumes, ejection fraction and strain.
 
         Raises:
             InputError: when an option, the image or the label is not usable.
         """
         options = read_options(self.config(), request)
         image = open_nifti(request["image"], "image")
-        with tempfile.TemporaryDirectory() as folder:
-            if len(image.shape) == 4:
-                return self._carry_to_cine(image, options["frame"], request, Path(folder))
-            return self._carry_to_frame(image, options["source"], request)
+        if len(image.shape) == 4:
+            return self._carry_to_cine(image, options["frame"], request)
+        return self._carry_to_frame(image, options["source"], request)
 
     def similarity(self, image_id: str) -> float | None:
         """Return the similarity of an image and its other frame after registration, or None without another frame.
@@ -96,38 +106,44 @@ class FramePropagation(InferTask):
         check_image(self.datastore, source)
         label = label_of(self.datastore, source, request)
         moving = Path(self.datastore.get_image_uri(source))
-        found = Propagator("cardiac", self.weights())(Path(request["image"]), moving, label)
         drawn = open_nifti(label, "label")
-        labels = [read_voxels(drawn, "label"), found.label.numpy()]
-        sizes = [voxel_mm3(drawn), voxel_mm3(image)]
-        parameters = {**self._volumes(labels, sizes, [source, name]), "similarity": [1.0, round(found.similarity, 4)]}
-        return write_like(labels[1], image), parameters
+        pair = [open_nifti(moving, "image"), image]
+        found: dict[str, Any]
+        if on_one_grid(*pair):
+            both = nib.Nifti1Image(np.stack([read_voxels(frame, "image") for frame in pair], -1), pair[0].affine)
+            tracked = self._track(both, in_memory(drawn, "label"), 0)
+            carried, found = tracked.carry_label(1), strain_of(tracked)
+            found["similarity"] = [1.0, round(similarity_of(tracked, 1), 4)]
+        else:  # two images, but no cine
+            result = Propagator("cardiac", self.weights())(Path(request["image"]), moving, label)
+            carried, found = result.label.numpy(), {"similarity": [1.0, round(result.similarity, 4)]}
+        labels, sizes = [read_voxels(drawn, "label"), carried], [voxel_mm3(drawn), voxel_mm3(image)]
+        return write_like(carried, image), {**self._volumes(labels, sizes, [source, name]), **found}
 
     def _carry_to_cine(
-        self, cine: nib.Nifti1Image, frame: int, request: Mapping[str, Any], folder: Path
+        self, cine: nib.Nifti1Image, frame: int, request: Mapping[str, Any]
     ) -> tuple[str, dict[str, Any]]:
         count = cine.shape[3]
         if not 0 <= frame < count:
             raise InputError(f"frame is {frame}: expected 0 to {count - 1}, a frame of the image.")
         if count > MOST_FRAMES:
             raise InputError(f"image has {count} frames: expected at most {MOST_FRAMES}.")
-        frames = split(cine, folder)
-        label = folder / "label.nii.gz"
-        nib.save(self._label_of_frame(label_of(self.datastore, request["image_id"], request), frame, count), label)
-        drawn = read_nifti(label, "label", 2, label=True)
-        check_same_grid(drawn, read_nifti(frames[frame], "image", 2), "label", f"frame {frame} of the image")
-        register = Propagator("cardiac", self.weights())
-        labels, similarities = [], []
-        for index, path in enumerate(frames):
-            if index == frame:
-                labels.append(drawn[0].numpy().astype(int))
-                similarities.append(1.0)
-                continue
-            found = register(path, frames[frame], label)
-            labels.append(found.label.numpy())
-            similarities.append(round(found.similarity, 4))
+        drawn = self._label_of_frame(label_of(self.datastore, request["image_id"], request), frame, count)
+        tracked = self._track(in_memory(cine, "image"), drawn, frame)
+        labels = list(np.moveaxis(tracked.carry_labels(), -1, 0))
+        labels[frame] = np.asarray(drawn.dataobj).reshape(cine.shape[:3])
         volumes = self._volumes(labels, [voxel_mm3(cine)] * count, list(range(count)))
-        return write_like(np.stack(labels, -1), cine), {**volumes, "similarity": similarities}
+        similarities = [round(similarity_of(tracked, t), 4) for t in range(count)]
+        return write_like(np.stack(labels, -1), cine), {**volumes, **strain_of(tracked), "similarity": similarities}
+
+    def _track(self, cine: nib.Nifti1Image, label: nib.Nifti1Image, frame: int) -> TrackedCine:
+        """Track a cine as ``cine.yaml`` does; a label without the cavity of the left ventricle is only carried."""
+        ids = np.unique(np.asarray(label.dataobj))
+        cavity = any(self.label_names.get(int(value)) == CAVITY for value in ids)
+        weights = self.weights()
+        overrides: dict[str, Any] = {} if weights is None else {"weights": weights}
+        register = partial(register_frames, Registration.load("cardiac", refine_steps=0, **overrides))
+        return track(read_cine(cine, label, frame, self.label_names if cavity else None), register)
 
     @staticmethod
     def _label_of_frame(path: Path, frame: int, count: int) -> nib.Nifti1Image:
@@ -148,6 +164,29 @@ class FramePropagation(InferTask):
             "volumes_ml": volumes,
             "ejection_fraction_percent": {name: ejection_fraction(values) for name, values in cavities.items()},
         }
+
+
+def strain_of(tracked: TrackedCine) -> dict[str, Any]:
+    """Return the peak strains as ``metrics.json`` of a cine names them; empty if the myocardium is not labelled."""
+    found = measures(tracked, measure_strain(tracked))
+    return {
+        name: {segment: round(value, 2) for segment, value in values.items()}
+        for name, values in found.items()
+        if name in PEAKS
+    }
+
+
+def similarity_of(tracked: TrackedCine, frame: int) -> float:
+    """Return the correlation of a frame, carried to the reference frame, with that one; see :class:`Propagation`."""
+    still, moving = (convert_to_tensor(tracked.cine.frames[t], track_meta=False)[0] for t in (tracked.reference, frame))
+    places = lattice(still.shape[:2]) + tracked.ddf[frame].movedim(-1, 0)
+    warped = sample_slices(moving.movedim(-1, 0)[:, None].contiguous(), places)[:, 0].movedim(0, -1)
+    return similarity(still, warped)
+
+
+def on_one_grid(first: nib.Nifti1Image, second: nib.Nifti1Image) -> bool:
+    """Return whether two images have the same voxels in the same places."""
+    return first.shape == second.shape and np.allclose(first.affine, second.affine, atol=SAME_GRID)
 
 
 def partner_of(image: str, images: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ __all__ = [
     "ejection_fraction",
     "fuse",
     "names_in",
+    "similarity",
     "volumes_ml",
     "write_like",
 ]
@@ -91,20 +92,21 @@ class Propagator:
         window = pair.intensity_range
         weight = self._local_correlation(rescale(image, image, window), rescale(warped, moving_image, window))
         return Propagation(
-            image, warped, label.to(torch.int64), _similarity(image, warped), weight.clamp(min=LEAST_WEIGHT)
+            image, warped, label.to(torch.int64), similarity(image, warped), weight.clamp(min=LEAST_WEIGHT)
         )
 
     def similarity(self, fixed: Path, moving: Path) -> float:
         """Return the similarity of two images after registration, see :class:`Propagation`."""
         pair = self.register(fixed, moving)
-        return _similarity(*(convert_to_tensor(image, track_meta=False)[0] for image in (pair.fixed, pair.warped)))
+        return similarity(*(convert_to_tensor(image, track_meta=False)[0] for image in (pair.fixed, pair.warped)))
 
     def _local_correlation(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
         dims = self.register.spatial_dims
         return as_volume(local_correlation(by_image(fixed[None], dims), by_image(warped[None], dims)), dims)[0]
 
 
-def _similarity(fixed: torch.Tensor, warped: torch.Tensor) -> float:
+def similarity(fixed: torch.Tensor, warped: torch.Tensor) -> float:
+    """Return the similarity of two images, see :class:`Propagation`."""
     value = pearson(fixed, warped, fixed > fixed.min())
     return 0.0 if math.isnan(value) else value
 

@@ -12,7 +12,9 @@ from scripts.collect import main
 from scripts.heart import read_cine, track
 from scripts.heart.insertions import parse_insertions
 from scripts.heart.results import OUTPUTS, measures, write_cine_results
+from scripts.heart.run import constants
 from scripts.heart.strain import green, measure_strain
+from scripts.heart.video import find_ffmpeg
 
 from ..conftest import blobs, message_of
 
@@ -202,6 +204,29 @@ def test_a_label_of_another_frame_is_carried_to_end_diastole(files, caplog):
     assert fields.shape[0] == COUNT
 
 
+def test_a_basal_slice_that_leaves_the_heart_does_not_count(save):
+    """In frame 1, the basal slice shows no dark wall any more; in frame 2 it does."""
+    x, y = distance()
+    r = np.hypot(x, y)
+    label = np.zeros(SHAPE, np.uint8)
+    label[(r >= 10) & (r < 15)] = 2
+    label[r < 10] = 3
+    frames = np.repeat(np.where(label == 2, 20.0, 100.0)[..., None], 3, -1) + y[:, :, None, None] / 10
+    frames[..., 0, 1] = 100 + y
+    files = save("cine.nii.gz", frames.astype(np.float32), AFFINE), save("label.nii.gz", label, AFFINE)
+    still = torch.zeros(3, 2, *SHAPE)
+    scale = 0.95  # in frames 1 and 2, whose determinant is its square
+    still[1:] = torch.from_numpy(np.stack([(scale - 1) * d for d in (x, y)])[None, ..., None]).float()
+    found = track(read_cine(*files, 0, NAMES), lambda cine, reference: still)
+    assert found.departed == {1: 0}
+    whole = found.volumes["LV"][0] * scale**2
+    np.testing.assert_allclose(found.volumes["LV"][1:], [whole * 5 / 6, whole], rtol=1e-5)
+    carried = found.carry_labels()
+    assert not carried[..., 0, 1].any()
+    assert carried[..., 1:, 1].any()
+    assert (carried[..., 0, 2] == 2).any()
+
+
 def test_without_a_label_end_diastole_is_found_and_said(save, caplog):
     frames = np.stack([blobs(SHAPE, seed) for seed in range(COUNT)], -1)
     cine = read_cine(save("cine.nii.gz", frames, AFFINE))
@@ -221,7 +246,8 @@ def test_the_files_of_a_cine(files, tmp_path):
     found = tracked(files, motion(shrink=0.2))
     strain = measure_strain(found)
     write_cine_results(found, strain, tmp_path / "out", {})
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(OUTPUTS)
+    expected = [name for name in OUTPUTS if name != "movie.mp4" or find_ffmpeg()]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(expected)
     field = nib.load(tmp_path / "out" / "displacement.nii.gz")
     assert field.shape == (*SHAPE, COUNT, 3)
     moved = np.asarray(found.ddf[6, :, 10, 30, 2])
@@ -236,6 +262,15 @@ def test_the_files_of_a_cine(files, tmp_path):
     assert row["radial_percent_per_s"] == ""  # the header has no time
     message = message_of(lambda: write_cine_results(found, strain, tmp_path / "out", {}))
     assert "holds the result of a cine: expected an empty folder, or --overwrite true" in message
+
+
+def test_the_settings_of_a_result_change_with_the_numbers_of_the_method(monkeypatch):
+    before = constants()
+    assert constants() == before
+    for name in ("refinement.SMOOTHING", "frames.HARMONICS", "departure.LESS_SEPARATED", "results.DENSITY"):
+        with monkeypatch.context() as changed:
+            changed.setattr(f"scripts.heart.{name}", 2)
+            assert constants() != before
 
 
 def test_what_is_no_cine_is_named(files, save):

@@ -18,8 +18,6 @@ from .growth import CASES, measure, write_growth
 
 DATA = Path(BUNDLE_ROOT).parent / "shared" / "data"
 
-DATA = Path(BUNDLE_ROOT).parent / "shared" / "data"
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.tools.benchmark", description=__doc__)
@@ -57,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cines.add_argument("--frames", type=int, default=15)
     cines.add_argument("--through_plane", type=float, default=0.0, help="mm by which the base moves to the apex")
     cines.add_argument("--methods", default="", help="only methods with this text in their names")
+    fractions = commands.add_parser("ejection_fraction", help="by carried labels and by those of experts, in ACDC")
+    fractions.add_argument("--data", type=Path, default=DATA, help="folder with the data sets (default: %(default)s)")
+    fractions.add_argument(
+        "--figure", type=Path, default=Path(BUNDLE_ROOT) / "docs" / "figures" / "ejection_fraction.png"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(getattr(options, "threads", 1))
     torch.manual_seed(0)
@@ -74,6 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_growth(options.output_dir, options.threads, options.device)
     elif options.command == "cines":
         _measure_cines(options)
+    elif options.command == "ejection_fraction":
+        from .ejection_fraction import print_ejection_fractions
+
+        print_ejection_fractions(options.data / "acdc", options.figure)
     elif options.command == "guidance":
         from .guidance import print_guidance
 
