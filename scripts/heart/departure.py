@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ..deformation.grid import as_volume, by_image, lattice
@@ -41,13 +42,17 @@ def find_departed(cine: Cine, reference: int, ddf: torch.Tensor) -> dict[int, in
     masks = cavity[..., [basal]], wall[..., [basal]]
     points = lattice(cavity.shape[:2])
     known = separation(cine.frames[reference].as_tensor()[0, ..., [basal]].numpy(), *masks)
+    places = np.argwhere(cavity)
+    window = tuple(  # with the neighbours, of which the determinant is made
+        slice(max(int(first) - 1, 0), int(last) + 2) for first, last in zip(places.min(0), places.max(0))
+    )
     found: dict[int, int] = {}
     if known < LEAST_SEPARATED:
         return found
     for t, frame in enumerate(cine.frames):
-        if t != reference and areas(ddf[t]).numpy()[cavity].mean() < 1:
-            image, places = frame.as_tensor()[..., basal], points + ddf[t, ..., basal]
-            shown = sample_slices(image[None], places[None])[0, 0, ..., None].numpy()
+        if t != reference and areas(ddf[t][:, *window]).numpy()[cavity[window]].mean() < 1:
+            image, moved = frame.as_tensor()[..., basal], points + ddf[t, ..., basal]
+            shown = sample_slices(image[None], moved[None])[0, 0, ..., None].numpy()
             if separation(shown, *masks) < known - LESS_SEPARATED:
                 found[t] = basal
     return found

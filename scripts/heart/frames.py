@@ -10,7 +10,7 @@ from monai.utils import convert_to_tensor
 from ..deformation.grid import apply_affine, fade, lattice, sample
 from ..images.intensities import find_range
 from .cine import Cine
-from .refinement import invert_slices, refine
+from .refinement import invert_slices, refine, sample_slices
 
 if TYPE_CHECKING:
     from ..registration import Registration
@@ -23,6 +23,7 @@ SEEN = 8  # frames of a longer cine that the network sees at least
 STEPS = 3  # of the refinement of each frame, which begins with what was found in the frame before
 STEPS_APART = 5  # where frames are so few that they lie far apart
 INVERSIONS = 40  # iterations of the inverse of the network's displacement, at most
+SAME_SLICE = 1e-4  # voxels by which points may be off their slice
 MARGIN = 16  # voxels of the network's grid around the label in which the heart is tracked
 
 
@@ -57,7 +58,7 @@ def _on_grid(cine: Cine, affine: torch.Tensor, shape: torch.Size, limits: tuple[
     """The frames on the grid of the network, each scaled to [0, 1] by itself as in a pair, shape (T, X, Y, Z)."""
     frames = torch.cat([convert_to_tensor(frame, track_meta=False) for frame in cine.frames])
     points = apply_affine(torch.linalg.solve(cine.frames[0].affine.double(), affine), lattice(shape))
-    images = sample(frames, points)
+    images = _sample_stack(frames, points)
     for image in images:
         low, high = limits or find_range(image.numpy()) or (0.0, 1.0)
         image.sub_(low).div_(high - low).clamp_(0, 1)
@@ -129,12 +130,21 @@ def _to_native(
     volumes = ddf.movedim(1, -1)
     to_grid = torch.linalg.solve(affine, native_affine)
     points = apply_affine(to_grid, lattice(native_shape))
-    native = sample(volumes.flatten(0, 1), points).view(len(ddf), 2, *native_shape)
+    native = _sample_stack(volumes.flatten(0, 1), points).view(len(ddf), 2, *native_shape)
     native *= fade(points, volumes.shape[2:], affine)
     linear = torch.linalg.inv(to_grid)[:2, :2].float()
     if torch.equal(linear, torch.diag(linear.diag())):
         return native * linear.diag().view(2, 1, 1, 1)
     return torch.einsum("ij,tjxyz->tixyz", linear, native)
+
+
+def _sample_stack(volumes: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    """:func:`sample` of volumes (C, X, Y, Z), slice by slice, which is faster, where the points keep to the slices."""
+    levels = torch.arange(volumes.shape[-1])
+    if points.shape[-1] != len(levels) or (points[2] - levels).abs().max() > SAME_SLICE:
+        return sample(volumes, points)
+    slices = volumes.movedim(-1, 0).contiguous()
+    return sample_slices(slices, points[:2].movedim(-1, 0).to(volumes.dtype)).movedim(0, -1).contiguous()
 
 
 def _translation(start: list[float]) -> torch.Tensor:
