@@ -96,14 +96,14 @@ def measure_greedy(name: str, data: Path) -> str:
 def _times(register: Registration, inputs: dict[str, str], folder: Path) -> list[float]:
     times = []
 
-    def timed(call: Callable[..., Any], *arguments: Any) -> Any:
+    def timed(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         start = cpu_seconds()
-        result = call(*arguments)
+        result = call(*arguments, **options)
         times.append(cpu_seconds() - start)
         return result
 
     data = timed(register.preprocessing, inputs)
-    ddf = timed(register.predict, data["image"])
+    ddf = timed(register.predict, data["image"], fine=data.get("fine", False))
     result = timed(register.result, inputs, data, ddf)
     del data, ddf  # large, and not needed any more
     timed(getattr, result, "inversion")
