@@ -203,6 +203,10 @@ def test_brains_of_one_millimetre_are_registered_at_one_millimetre(samples, tmp_
     assert fine.metrics["dice"]["after"]["mean"] > coarse.metrics["dice"]["after"]["mean"] - 0.002
     assert 0 < (fine.ddf - coarse.ddf).norm(dim=0).mean() < 0.5
     assert fine.metrics["folding"]["whole_grid"]["folding_percent"] < 0.01
+    small = Registration.load("brain", device="cpu", alignment="world", memory_limit=1.4)(**files)
+    assert any("registered at half the resolution, (96, 112, 96)" in text for text in small.warnings)
+    # only the percentiles of the intensities differ
+    assert (small.ddf - coarse.ddf).norm(dim=0).mean() < 0.02 < (fine.ddf - coarse.ddf).norm(dim=0).mean()
 
 
 def test_what_cannot_be_loaded_or_registered_is_named(samples):
