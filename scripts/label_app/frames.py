@@ -21,7 +21,7 @@ from ..heart.cine import CAVITY
 from ..heart.refinement import sample_slices
 from ..heart.results import measures
 from ..heart.strain import measure_strain
-from ..images.loading import open_nifti, read_voxels
+from ..images.loading import check_same_grid, open_nifti, read_nifti, read_voxels
 from ..registration import Registration
 from ..support.errors import InputError
 from .datastore import check_image, label_of, pair_of, study
@@ -129,7 +129,11 @@ class FramePropagation(InferTask):
         if count > MOST_FRAMES:
             raise InputError(f"image has {count} frames: expected at most {MOST_FRAMES}.")
         drawn = self._label_of_frame(label_of(self.datastore, request["image_id"], request), frame, count)
-        tracked = self._track(in_memory(cine, "image"), drawn, frame)
+        image = in_memory(cine, "image")
+        still = nib.Nifti1Image(np.asarray(image.dataobj)[..., frame], image.affine)
+        pair = read_nifti(drawn, "label", 2, label=True), read_nifti(still, "image", 2)
+        check_same_grid(*pair, "label", f"frame {frame} of the image")
+        tracked = self._track(image, drawn, frame)
         labels = list(np.moveaxis(tracked.carry_labels(), -1, 0))
         labels[frame] = np.asarray(drawn.dataobj).reshape(cine.shape[:3])
         volumes = self._volumes(labels, [voxel_mm3(cine)] * count, list(range(count)))
