@@ -57,6 +57,14 @@ def test_a_reflection_turns_the_whole_volume_inside_out(shape):
     torch.testing.assert_close(non_diffeomorphic_volume(linear_ddf(double.tolist(), shape)), 2 * volume)
 
 
+@pytest.mark.parametrize("shape", [(2, 3), (5, 2, 4)])
+def test_central_differences_are_those_of_torch(shape):
+    ddf = torch.rand(1, len(shape), *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    columns = [torch.gradient(ddf, dim=2 + axis)[0] for axis in range(len(shape))]
+    matrices = torch.stack(columns, 2)[0].movedim((0, 1), (-2, -1)) + torch.eye(len(shape), dtype=torch.float64)
+    torch.testing.assert_close(jacobian_determinant(ddf, central=True)[0], torch.linalg.det(matrices))
+
+
 def test_checkerboard_fold_that_central_differences_miss():
     # the centre point moved by (2, 0): forward |J| there is -1, at its lower neighbour 3; central differences see 1
     ddf = torch.zeros(1, 2, 5, 5)
