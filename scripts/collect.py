@@ -51,7 +51,9 @@ def collect(folders: Sequence[Path], names: Iterable[str] | None = None) -> list
     parts = [(path, record) for folder in folders for path in folder.glob("shard_*.json") if (record := _part(path))]
     rows = [row for folder in folders for row in _of_inference(folder)]
     rows += [
-        _row(r["name"], r["metrics"], r["seconds"], part["versions"]) for _, part in parts for r in part["results"]
+        _row(r["name"], {**r["metrics"], "verdict": r.get("verdict")}, r["seconds"], part["versions"])
+        for _, part in parts
+        for r in part["results"]
     ]
     if not rows:
         raise InputError(f"{', '.join(map(str, folders))}: there is no result of a registration.")

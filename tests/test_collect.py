@@ -58,12 +58,14 @@ def test_the_parts_of_an_evaluation_become_the_tables_of_one_run(tmp_path, capsy
 
 
 def test_failed_and_missing_pairs_are_named(tmp_path, capsys):
-    EvaluationSummary(tmp_path, shard="1/1").write(RESULTS[:1], {"z": "z.nii is damaged"}, 1.0)
+    said = {"verdict": "good", "score": 0.1, "reasons": []}
+    EvaluationSummary(tmp_path, shard="1/1").write([{**RESULTS[0], "verdict": said}], {"z": "z.nii is damaged"}, 1.0)
     pairs = [{"name": name, "fixed": "f.nii", "moving": "m.nii"} for name in "abz"]
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
     assert main([str(tmp_path), "--datalist", str(tmp_path / "pairs.json")]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3:] == ["missing: pair z: z.nii is damaged", "missing: pair b", "missing in all: 2"]
+    assert rows(tmp_path / "cohort.csv")[0]["verdict"] == "good"
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="there is no result of a registration"):
         main([str(tmp_path / "empty")])
