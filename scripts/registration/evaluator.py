@@ -20,6 +20,7 @@ from ..results.summary import EvaluationSummary
 from ..results.writer import RegistrationWriter
 from ..support.errors import InputError, find_input_error
 from ..support.processes import rank_and_count
+from ..verdict import check_level, reaches
 from .pair import Registration
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class PairEvaluator(SupervisedEvaluator):
         writer: writes the files of each pair; None writes no files.
         summary: summarizes all pairs; None makes no summary.
         report: writes a report of all pairs, which a ``writer`` has written; None writes none.
+        fail_on: ``doubtful`` or ``failed``: ``run`` ends in an :class:`InputError` if a pair has this verdict, or a
+            worse one; None means that verdicts are only reported.
         kwargs: further arguments of ``monai.engines.SupervisedEvaluator``: key_val_metric, val_handlers, ...
     """
 
@@ -56,6 +59,7 @@ class PairEvaluator(SupervisedEvaluator):
         writer: RegistrationWriter | None = None,
         summary: EvaluationSummary | None = None,
         report: ReportWriter | None = None,
+        fail_on: str | None = None,
         **kwargs: Any,
     ) -> None:
         rank, processes = rank_and_count()
@@ -75,6 +79,7 @@ class PairEvaluator(SupervisedEvaluator):
         self.writer = writer
         self.summary = summary
         self.report = report
+        self.fail_on = check_level(fail_on)
         self._forget()
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
@@ -82,7 +87,8 @@ class PairEvaluator(SupervisedEvaluator):
 
         Raises:
             InputError: when there is no pair, an output folder cannot be written to, or, after the last pair, if any
-                pair has failed. If there is only one pair, its own error is raised.
+                pair has failed, or has a verdict that ``fail_on`` names. If there is only one pair, its own error is
+                raised.
         """
         if not len(self.dataset):
             raise InputError("there is nothing to register: expected --fixed and --moving, or --datalist.")
@@ -115,6 +121,7 @@ class PairEvaluator(SupervisedEvaluator):
         self.rows: dict[int, dict[str, Any]] = {}
         self.failures: dict[str, Exception] = {}
         self.skipped: list[str] = []
+        self.verdicts: dict[str, str] = {}
 
     def _gather(self) -> None:
         """Share the results of each process with all processes."""
@@ -123,12 +130,13 @@ class PairEvaluator(SupervisedEvaluator):
         # not every exception can be sent to another process
         failures = {name: InputError(_message(error)) for name, error in self.failures.items()}
         gathered: list[Any] = [None] * rank_and_count()[1]
-        dist.all_gather_object(gathered, (self.rows, failures, self.skipped))
+        dist.all_gather_object(gathered, (self.rows, failures, self.skipped, self.verdicts))
         self._forget()
-        for rows, failures, skipped in gathered:
+        for rows, failures, skipped, verdicts in gathered:
             self.rows |= rows
             self.failures |= failures
             self.skipped += skipped
+            self.verdicts |= verdicts
 
     def _look_again(self) -> None:
         """Count a pair as failed if its results were removed in the meantime."""
@@ -151,6 +159,12 @@ class PairEvaluator(SupervisedEvaluator):
             )
         if self.failures:
             raise InputError(f"{len(self.failures)} of {len(self.dataset)} pairs failed: {', '.join(self.failures)}.")
+        if self.fail_on is not None:
+            bad = [f"{name} ({verdict})" for name, verdict in self.verdicts.items() if reaches(verdict, self.fail_on)]
+            if bad:
+                raise InputError(
+                    f"--fail_on {self.fail_on}: {len(bad)} of {len(self.dataset)} pairs: {', '.join(bad)}."
+                )
 
     def _iteration(self, engine: Engine, batchdata: int) -> dict[str, Any]:  # type: ignore[override]
         if batchdata >= len(self.dataset):
@@ -169,6 +183,7 @@ class PairEvaluator(SupervisedEvaluator):
         pair = self.dataset.data[index]
         if self.writer is not None and self.writer.is_done(pair, self.registration.settings):
             self.skipped.append(pair["name"])
+            self.verdicts[pair["name"]] = self.writer.verdict(pair)
             return {}
         start = time.perf_counter()
         data = self.dataset[index]  # may come from a cache
@@ -176,7 +191,17 @@ class PairEvaluator(SupervisedEvaluator):
         result = self.registration.register(pair, data)
         del data  # large, and not needed any more
         result.seconds = {"read": seconds, **result.seconds}
-        row = {"name": pair["name"], "metrics": result.metrics, "seconds": dict(result.seconds)}
+        verdict = result.verdict
+        self.verdicts[pair["name"]] = verdict.verdict
+        logger.log(
+            logging.INFO if verdict.verdict == "good" else logging.WARNING, "%s: %s", pair["name"] or "verdict", verdict
+        )
+        row = {
+            "name": pair["name"],
+            "metrics": result.metrics,
+            "verdict": verdict.as_dict(),
+            "seconds": dict(result.seconds),
+        }
         if self.writer is not None:
             self.writer.write(result)
         self.rows[index] = row

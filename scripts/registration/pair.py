@@ -33,6 +33,7 @@ from ..support.files import user_path
 from ..support.fingerprint import fingerprint
 from ..support.keys import BRAIN_MASKS, LANDMARKS
 from ..support.notices import collect_warnings, image_name
+from ..verdict import Judge, find_evidence
 from .inferer import RegistrationInferer
 from .preprocessing import preprocess_pair
 
@@ -63,6 +64,7 @@ class Registration:
         weights: file of the network's weights; its checksum is written with the results. None means no file.
         measure: computes the ``metrics`` of a result; by default those that ``inference.yaml`` writes.
         fill: intensity of a warped image outside of the moving image; None means the minimum of the moving image.
+        judge: gives the ``verdict`` of a result; by default only warnings make it doubtful.
 
     Example::
 
@@ -82,6 +84,7 @@ class Registration:
         weights: str | Path | None = None,
         measure: Callable[[RegisteredPair], dict[str, Any]] | None = None,
         fill: float | None = None,
+        judge: Judge | None = None,
     ) -> None:
         self.network = network
         self.preprocessing = preprocessing
@@ -91,6 +94,7 @@ class Registration:
         self.spatial_dims: int = inferer.spatial_dims  # type: ignore[attr-defined]
         self.measure = measure or MeasurePair(self.spatial_dims, inverse=True)
         self.fill = None if fill is None else number("fill", fill)
+        self._judge = judge or Judge({})  # what it has learned does not change a displacement
 
     @classmethod
     def load(
@@ -279,10 +283,13 @@ class Registration:
                 if "displacement" in inputs
                 else self.predict(data["image"], data.get("layout"), fine=data.get("fine", False))
             )
+            evidence = {} if ddf is None else find_evidence(data["image"], ddf, self.spatial_dims)
             times.append(time.perf_counter())
             result = self.result(inputs, data, ddf)
         times.append(time.perf_counter())
         result.warnings = texts
+        result.evidence = evidence
+        result.judge = self._judge if ddf is not None else Judge({})
         result.seconds = {"network": times[1] - times[0], "native_grid": times[2] - times[1]}
         result.settings = self.settings
         return result

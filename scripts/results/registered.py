@@ -22,6 +22,7 @@ from ..images.intensities import find_range, tissue_floor
 from ..support.files import user_path
 from ..support.keys import BRAIN_MASKS, IMAGES
 from ..support.notices import collect_warnings
+from ..verdict import Judge, Verdict
 from .names import check_scheme
 from .writer import choose_outputs, write_results
 
@@ -52,6 +53,8 @@ class RegisteredPair:
         intensity_range: the intensities that became 0 and 1; None means those of each image by itself.
         ddf: the displacement in voxels: warped(x) = moving(x + ddf(x)).
         warnings: warnings about the images or the result, one line each.
+        evidence: what the verdict is made of, see :func:`~scripts.verdict.find_evidence`.
+        judge: makes the verdict.
         settings: a text that changes with the options of the registration, or None.
         seconds: time of each stage: ``read``, ``network``, ``native_grid`` and, after saving, ``write``.
     """
@@ -82,6 +85,8 @@ class RegisteredPair:
         self.weights = weights
         self.fill = fill
         self.warnings: list[str] = []
+        self.evidence: dict[str, float] = {}
+        self.judge = Judge({})
         self.settings: str | None = None
         self.seconds: dict[str, float] = {}
         self._measure = measure
@@ -149,6 +154,12 @@ class RegisteredPair:
             metrics = self._measure(self)
         self.seconds["native_grid"] = self.seconds.get("native_grid", 0.0) + time.perf_counter() - start
         return metrics
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the registration can be trusted, by its measures and all warnings."""
+        _ = self.metrics  # may add warnings
+        return self.judge(self.evidence, self.warnings)
 
     def carry(self, image: MetaTensor, mode: str = "bilinear") -> MetaTensor:
         """Resample any image or label of the moving subject to the fixed grid.

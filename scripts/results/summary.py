@@ -97,7 +97,9 @@ class EvaluationSummary:
         if self.part:
             self._write_part(self.part, results, failures, seconds)
             return
-        rows: list[Row] = [{"pair": r["name"], **flatten(finite(r["metrics"]), self.label_names)} for r in results]
+        rows: list[Row] = [
+            {"pair": r["name"], **flatten(finite(r["metrics"]), self.label_names), **of_verdict(r)} for r in results
+        ]
         columns = dict.fromkeys(column for row in rows for column in row)
         known = {column: column_values(rows, column) for column in columns}
         measures = {column: statistics(column, values) for column, values in known.items() if values}
@@ -106,6 +108,7 @@ class EvaluationSummary:
             **self.about,
             "pairs": len(rows),
             "failed": dict(failures),
+            "verdicts": Counter(row["verdict"] for row in rows if "verdict" in row),
             "weights": self.weights and {"file": str(self.weights.resolve()), "sha256": sha256(self.weights)},
             "versions": versions(),
             "seconds": {"all_pairs": seconds, "mean_of_a_pair": stages},
@@ -132,6 +135,14 @@ class EvaluationSummary:
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         replace_file(self.output_dir / file, lambda path: path.write_text(text))
         logger.info("measured %d pairs, failed %d: %s", len(results), len(failures), self.output_dir / file)
+
+
+def of_verdict(result: Mapping[str, Any]) -> Row:
+    """The columns of a verdict; none where there is none."""
+    verdict = result.get("verdict")
+    if not verdict:
+        return {}
+    return {"verdict": verdict["verdict"], "reasons": "; ".join(verdict["reasons"]), "score": verdict["score"]}
 
 
 def distinct_names(label_names: Mapping[int, str]) -> dict[str, str]:

@@ -150,6 +150,10 @@ class RegistrationWriter:
         """Write the files of a pair, which has a ``name``, to its folder; existing files are replaced."""
         write_results(result, self.folder(result.inputs), overwrite=True, outputs=self.outputs, names=self.names)
 
+    def verdict(self, pair: Mapping[str, Any]) -> str:
+        """Return the verdict on a pair that is done; a result of an older version, which has none, is doubtful."""
+        return str(read_record(self.folder(pair) / OUTPUTS[-1]).get("verdict", {}).get("verdict", "doubtful"))
+
     def missing(self, pair: Mapping[str, Any]) -> bool:
         """Return whether a result was written and does not exist any more."""
         return not (self.folder(pair) / OUTPUTS[-1]).is_file()
@@ -189,6 +193,7 @@ def write_results(
         result.seconds["write"] = time.perf_counter() - start
         content = {
             **metrics,
+            "verdict": {**result.verdict.as_dict(), "evidence": result.evidence},
             "warnings": result.warnings,
             "seconds": result.seconds,
             "files": {key: str(path.resolve()) for key, path in _files(result.inputs).items()},

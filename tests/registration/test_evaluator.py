@@ -15,6 +15,7 @@ from scripts.registration import Registration
 from scripts.registration.evaluator import MeanOverPairs, PairEvaluator
 from scripts.registration.inferer import RegistrationInferer
 from scripts.support.errors import InputError
+from scripts.verdict import Verdict
 
 
 class MeanOfImage(torch.nn.Module):
@@ -32,7 +33,8 @@ class Measured(Registration):
         metrics = {"folding": {"whole_grid": {"folding_percent": ddf.mean().item()}}}
         if inputs["name"] != "unlabelled":
             metrics["dice"] = {"after": {"mean": inputs.get("dice", 0.5)}}
-        return SimpleNamespace(inputs=inputs, metrics=metrics, seconds={})
+        verdict = Verdict(inputs.get("verdict", "good"), score=0.0)
+        return SimpleNamespace(inputs=inputs, metrics=metrics, seconds={}, verdict=verdict)
 
 
 def pair(name, value=1.0, **more):
@@ -63,6 +65,9 @@ class Recorder:
 
     def write(self, *arguments):
         self.written.append(arguments)
+
+    def verdict(self, pair):
+        return "doubtful"
 
     def missing(self, pair):
         return pair["name"] == "removed"
@@ -114,6 +119,17 @@ def test_writer_and_summary_get_what_was_found(caplog):
     assert "not finite" in failures["bad"]
     assert seconds > 0
     assert "registered 2, skipped 1 finished, failed 1: results in here" in caplog.text
+
+
+@pytest.mark.parametrize(("level", "named"), [("doubtful", "b, c, done"), ("failed", "c")])
+def test_a_verdict_can_decide_on_the_exit(level, named):
+    pairs = [pair("a"), pair("b", verdict="doubtful"), pair("c", verdict="failed"), pair("done")]
+    evaluator = make(pairs, writer=Recorder(done=["done"]), fail_on=level)
+    with pytest.raises(InputError) as error:
+        evaluator.run()
+    assert f"--fail_on {level}: {len(named.split())} of 4 pairs" in str(error.value)
+    assert [name for name in "abc" if f"{name} (" in str(error.value)] == [n for n in named.split(", ") if n in "abc"]
+    assert len(evaluator.rows) == 3, "everything is written before"
 
 
 def test_results_that_are_removed_in_the_meantime_are_failures(caplog):

@@ -14,6 +14,7 @@ from scipy.io import loadmat
 from scripts.results.names import USUAL, file_names
 from scripts.results.writer import RegistrationWriter, write_results
 from scripts.support.errors import InputError
+from scripts.verdict import Verdict
 
 from ..conftest import blobs, load_json
 
@@ -46,6 +47,8 @@ def result(pair, with_label=True, **changes):
         "ranges": {"fixed": (0.0, 1.0), "moving": (0.0, 1.0)},
         "jacobian": torch.ones(1, 8, 7, 6),
         "alignment": ALIGNMENT,
+        "verdict": Verdict("doubtful", ("fixed: f.nii is odd.",), 0.05),
+        "evidence": {"agreement": 0.8},
         "brain_masks": {"brain_mask_fixed": image > 0, "brain_mask_moving": image > 1},
         "label_warped": torch.full((1, 8, 7, 6), 70000.0) if with_label else None,
     }
@@ -63,6 +66,12 @@ def test_writes_all_files_and_nothing_else(pair, tmp_path):
     metrics = load_json(folder / "metrics.json")
     assert metrics["ncc"] is None
     assert metrics["warnings"] == ["fixed: f.nii is odd."]
+    assert metrics["verdict"] == {
+        "verdict": "doubtful",
+        "reasons": ["fixed: f.nii is odd."],
+        "score": 0.05,
+        "evidence": {"agreement": 0.8},
+    }
     assert set(metrics["sha256"]) == {"weights", "fixed", "moving"}
     assert nib.load(folder / "label_warped.nii.gz").get_fdata().max() == 70000
 
