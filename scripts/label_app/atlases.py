@@ -126,7 +126,10 @@ class AtlasPropagation(InferTask):
         present = names_in(label.numpy(), self.atlases.label_names)
         parameters = {
             "label_names": present,
-            "atlases": {name: {"similarity": round(p.similarity, 4)} for name, p in found.items()},
+            "atlases": {
+                name: {"similarity": round(p.similarity, 4), "verdict": p.verdict, "reasons": list(p.reasons)}
+                for name, p in found.items()
+            },
             "confidence": {name: round(confidence[label == value].mean().item(), 4) for name, value in present.items()},
         }
         return write_like(values.numpy(), open_nifti(image, "image")), parameters

@@ -45,6 +45,8 @@ class Propagation:
         similarity: normalised cross-correlation of both images, -1 to 1, where the fixed image is above its minimum;
             0 if one of them is constant.
         weight: squared local correlation of both images, from ``LEAST_WEIGHT`` to 1, of the same shape.
+        verdict: ``good``, ``doubtful`` or ``failed``.
+        reasons: why it is not good; files are named without their folders.
     """
 
     fixed: torch.Tensor
@@ -52,6 +54,8 @@ class Propagation:
     label: torch.Tensor
     similarity: float
     weight: torch.Tensor
+    verdict: str = "good"
+    reasons: tuple[str, ...] = ()
 
 
 class Propagator:
@@ -91,8 +95,15 @@ class Propagator:
         moving_image = convert_to_tensor(pair.moving, track_meta=False)
         window = pair.intensity_range
         weight = self._local_correlation(rescale(image, image, window), rescale(warped, moving_image, window))
+        verdict = pair.judge(pair.evidence, pair.warnings)
         return Propagation(
-            image, warped, label.to(torch.int64), similarity(image, warped), weight.clamp(min=LEAST_WEIGHT)
+            image,
+            warped,
+            label.to(torch.int64),
+            similarity(image, warped),
+            weight.clamp(min=LEAST_WEIGHT),
+            verdict.verdict,
+            tuple(_without_folders(reason, fixed, moving, label_moving) for reason in verdict.reasons),
         )
 
     def similarity(self, fixed: Path, moving: Path) -> float:
@@ -103,6 +114,12 @@ class Propagator:
     def _local_correlation(self, fixed: torch.Tensor, warped: torch.Tensor) -> torch.Tensor:
         dims = self.register.spatial_dims
         return as_volume(local_correlation(by_image(fixed[None], dims), by_image(warped[None], dims)), dims)[0]
+
+
+def _without_folders(text: str, *files: Path) -> str:
+    for file in files:
+        text = text.replace(str(file), file.name)
+    return text
 
 
 def similarity(fixed: torch.Tensor, warped: torch.Tensor) -> float:

@@ -27,8 +27,7 @@ from ..support.files import (
     sha256,
     user_path,
 )
-from .measures import flatten
-from .tables import REGULARITY, Row, class_names, column_values, summary_table
+from .tables import REGULARITY, Row, class_names, column_values, measures_row, summary_table
 
 __all__ = ["EvaluationSummary", "statistics", "write_csv"]
 
@@ -97,8 +96,9 @@ class EvaluationSummary:
         if self.part:
             self._write_part(self.part, results, failures, seconds)
             return
-        rows: list[Row] = [
-            {"pair": r["name"], **flatten(finite(r["metrics"]), self.label_names), **of_verdict(r)} for r in results
+        rows = [
+            measures_row(r["name"], finite({**r["metrics"], "verdict": r.get("verdict")}), self.label_names)
+            for r in results
         ]
         columns = dict.fromkeys(column for row in rows for column in row)
         known = {column: column_values(rows, column) for column in columns}
@@ -135,14 +135,6 @@ class EvaluationSummary:
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         replace_file(self.output_dir / file, lambda path: path.write_text(text))
         logger.info("measured %d pairs, failed %d: %s", len(results), len(failures), self.output_dir / file)
-
-
-def of_verdict(result: Mapping[str, Any]) -> Row:
-    """The columns of a verdict; none where there is none."""
-    verdict = result.get("verdict")
-    if not verdict:
-        return {}
-    return {"verdict": verdict["verdict"], "reasons": "; ".join(verdict["reasons"]), "score": verdict["score"]}
 
 
 def distinct_names(label_names: Mapping[int, str]) -> dict[str, str]:

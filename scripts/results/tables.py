@@ -57,9 +57,9 @@ def results_table(folder: Path) -> str:
     return pairs_table([measures_row(str(p.parent.relative_to(folder)), json.loads(p.read_text())) for p in paths])
 
 
-def measures_row(name: str, metrics: Mapping[str, Any]) -> Row:
+def measures_row(name: str, metrics: Mapping[str, Any], label_names: Mapping[str, str] | None = None) -> Row:
     """Flatten the measures of a pair to a row, with its ``verdict``, its ``score`` and the ``reasons`` as text."""
-    row = {"pair": name, **flatten({key: value for key, value in metrics.items() if key != "verdict"})}
+    row = {"pair": name, **flatten({key: value for key, value in metrics.items() if key != "verdict"}, label_names)}
     said = metrics.get("verdict") or {}
     return row | flatten({**said, "reasons": "; ".join(said.get("reasons") or ())}) if said else row
 
