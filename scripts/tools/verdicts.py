@@ -12,6 +12,7 @@ import argparse
 import csv
 import json
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -63,31 +64,29 @@ TEXTS = ("task", "pair", "fault", "refused")
 BACKGROUND = 8.0  # of a painted image, whose maximum is 255
 SIMPLE = ((-1, "correlation"), (1, "irregularity"))
 STEPS = 2000
+PRIOR = 0.05  # share of failures among the registrations of a careful user
 MARGIN = 0.1  # of the range of good registrations, by which a limit is wider
 
 
 def pairs_of(task: str, reported: bool, data: Path, brains: Path) -> list[Pair]:
     """Return the pairs of a task: those that limits are learned from, or those that no choice has seen."""
     if task == "cardiac":
-        folders = sorted(data.glob("acdc/patient*"))
-        frames = [(f, "ED", "ES") for f in folders if int(f.name[-3:]) % 2 != reported]
-        both = [pair for f, a, b in frames for pair in ((f, a, b), (f, b, a))]
-        both += [] if reported else [(f, "ED", "ES") for f in sorted(data.glob("sunnybrook/SC*"))[::3]]
+        folders = [f for f in sorted(data.glob("acdc/patient*")) if int(f.name[-3:]) % 2 != reported]
+        folders += [] if reported else sorted(data.glob("sunnybrook/SC*"))
         return [
             Pair(f"{f.name} {a}", *(f / f"{f.name}_{frame}{end}.nii.gz" for end in ("", "_gt") for frame in (a, b)))
-            for f, a, b in both
+            for f in folders
+            for a, b in (("ED", "ES"), ("ES", "ED"))
         ]
     steps: Sequence[int]
     if task == "hippocampus":
-        subjects = sorted(data.glob("hippocampus/hippocampus_*"))
-        subjects, steps = (
-            (subjects[-40:], (1, 3, 7, 12)) if reported else (subjects[-57:-40], (1, 2, 3, 4, 5, 7, 11, 13))
-        )
+        everyone = sorted(data.glob("hippocampus/hippocampus_*"))
+        subjects, steps = (everyone[-40:], (1, 3, 7, 12)) if reported else (everyone[:-40], (1,))
     elif reported:
         subjects = [f for f in sorted(data.glob("ibsr18_mni2mm/IBSR_*")) if (f / "seg.nii.gz").exists()]
         steps = (1, 4, 7)
     else:
-        subjects, steps = _paint(sorted(brains.glob("training_seg_*"))), (1,)
+        subjects, steps = _paint(sorted(brains.glob("training_seg_*"))), (1, 7)
     others = [(f, subjects[(n + step) % len(subjects)]) for step in steps for n, f in enumerate(subjects)]
     return [
         Pair(f"{a.name} {b.name}", *(f / f"{kind}.nii.gz" for kind in ("t1", "seg") for f in (a, b))) for a, b in others
@@ -137,7 +136,8 @@ def learn(rows: Sequence[Row]) -> Judge:
     far = torch.tensor([list(plain.badness(row).values()) for row in table])
     weights, offset = _regress(far, torch.tensor([float(bool(row["fault"])) for row in table]))
     named = zip(measures.items(), weights)
-    return Judge({name: replace(measure, weight=weight) for (name, measure), weight in named}, offset)
+    learned = {name: replace(measure, weight=weight) for (name, measure), weight in named}
+    return Judge(learned, offset + math.log(PRIOR / (1 - PRIOR)))
 
 
 def good_and_bad(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -264,7 +264,7 @@ def _others(task: str, data: Path) -> list[Path]:
 
 
 def _regress(far: torch.Tensor, truth: torch.Tensor) -> tuple[list[float], float]:
-    """Fit the probability of a failure; both kinds count as much."""
+    """Fit the probability of a failure where one of two registrations fails."""
     roots = torch.full((far.shape[1],), 0.5, requires_grad=True)  # weights are their squares
     offset = torch.tensor(-2.0, requires_grad=True)
     share = torch.where(truth > 0, 0.5 / truth.mean(), 0.5 / (1 - truth.mean()))
