@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -340,3 +341,20 @@ def test_the_real_command_reports_in_one_line_and_exits_with_1(samples, tmp_path
         assert result.returncode == 1
         assert result.stderr.rstrip().splitlines()[-1].startswith(expected)
         assert "Traceback" not in result.stderr
+
+
+def test_a_mirrored_heart_has_failed_and_the_exit_says_so(infer, samples, save, tmp_path):
+    pair = cardiac_pair(samples)
+    moving = nib.load(pair["moving"])
+    values = np.asarray(moving.dataobj)
+    mirrored = save("mirrored.nii.gz", values[::-1], moving.affine)
+    images = {"fixed": pair["fixed"], "outputs": ["displacement"], "fail_on": "failed"}
+    infer(**images, moving=pair["moving"], output_dir=str(tmp_path / "right"))
+    assert load_json(tmp_path / "right" / "metrics.json")["verdict"]["verdict"] == "good"
+    run = partial(infer, **images, moving=mirrored, output_dir=str(tmp_path / "wrong"))
+    for _ in range(2):  # the second time the pair is done, and still has failed
+        assert "--fail_on failed: 1 of 1 pairs" in message_of(run)
+    verdict = load_json(tmp_path / "wrong" / "metrics.json")["verdict"]
+    assert verdict["verdict"] == "failed"
+    assert verdict["score"] > 0.5
+    assert any("when one is flipped" in reason for reason in verdict["reasons"])

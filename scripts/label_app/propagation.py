@@ -116,9 +116,9 @@ class Propagator:
         return as_volume(local_correlation(by_image(fixed[None], dims), by_image(warped[None], dims)), dims)[0]
 
 
-def _without_folders(text: str, *files: Path) -> str:
+def _without_folders(text: str, *files: str | Path) -> str:
     for file in files:
-        text = text.replace(str(file), file.name)
+        text = text.replace(str(file), Path(file).name)
     return text
 
 

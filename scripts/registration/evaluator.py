@@ -160,7 +160,11 @@ class PairEvaluator(SupervisedEvaluator):
         if self.failures:
             raise InputError(f"{len(self.failures)} of {len(self.dataset)} pairs failed: {', '.join(self.failures)}.")
         if self.fail_on is not None:
-            bad = [f"{name} ({verdict})" for name, verdict in self.verdicts.items() if reaches(verdict, self.fail_on)]
+            bad = [
+                f"{name or 'this pair'} ({verdict})"
+                for name, verdict in self.verdicts.items()
+                if reaches(verdict, self.fail_on)
+            ]
             if bad:
                 raise InputError(
                     f"--fail_on {self.fail_on}: {len(bad)} of {len(self.dataset)} pairs: {', '.join(bad)}."

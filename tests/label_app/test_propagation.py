@@ -47,6 +47,8 @@ def test_an_image_of_one_intensity_has_no_similarity(save):
     constant = save("constant.nii.gz", np.full(original.shape, 7.0, np.float32), original.affine)
     found = Propagator("hippocampus")(fixed / "t1.nii.gz", constant, fixed / "seg.nii.gz")
     assert found.similarity == 0
+    assert found.verdict == "failed"
+    assert any(reason.startswith("moving: constant.nii.gz") for reason in found.reasons), "no folder of the server"
     assert torch.isfinite(found.weight).all()
 
 
@@ -57,6 +59,7 @@ def test_a_label_is_carried_as_the_images_are_registered():
     found = register(fixed / "t1.nii.gz", moving / "t1.nii.gz", moving / "seg.nii.gz")
     assert found.fixed.shape == found.warped.shape == found.label.shape == found.weight.shape == truth.shape
     assert dice_per_class(truth, found.label, [1, 2])["mean"] > 0.75
+    assert found.verdict == "good"
     inside = found.fixed > found.fixed.min()
     expected = np.corrcoef(found.fixed[inside], found.warped[inside])[0, 1]
     assert found.similarity == pytest.approx(expected, abs=1e-6)

@@ -100,6 +100,7 @@ def test_atlas_propagation_of_a_brain(server):
     assert dice(label, truth) > 0.7
     assert params["confidence"]["Left-Thalamus"] == 1.0  # of a single atlas
     assert params["atlases"]["synthetic_19"]["similarity"] > 0.85
+    assert params["atlases"]["synthetic_19"]["verdict"] in ("good", "doubtful")
 
 
 def test_several_atlases_are_fused_and_say_how_sure_they_are(server):
