@@ -20,7 +20,7 @@ EVIDENCE = ("agreement", "other_orientation", "correlation", "displacement", "ir
 WINDOW = 5  # voxels
 TISSUE = 0.03  # of the range of intensities: what is darker is background
 COARSE = 4  # voxels: side of the blocks that are averaged before orientations are compared
-LARGEST = 2**21  # voxels; an image with more is looked at in blocks of 2
+LARGEST = 2**21  # voxels; of larger volumes blocks of 2 are looked at, of larger stacks every second slice, or fewer
 SMALLEST_DETERMINANT = 0.02  # a fold counts as a compression to this
 
 
@@ -43,9 +43,13 @@ def find_evidence(image: torch.Tensor, ddf: torch.Tensor, spatial_dims: int) -> 
 
         All but the orientation are measured where the fixed or the warped image is brighter than the background.
     """
-    pairs = by_image(convert_to_tensor(image, track_meta=False)[:2].float().cpu(), spatial_dims)
-    field = by_image(ddf.float(), spatial_dims)
-    while field[0, 0].numel() > LARGEST and spatial_dims == 3:
+    pairs, field = (
+        by_image(part, spatial_dims) for part in (convert_to_tensor(image, track_meta=False)[:2].cpu(), ddf)
+    )
+    if spatial_dims == 2:
+        step = -(-field[:, 0].numel() // LARGEST)
+        pairs, field = pairs[::step].float(), field[::step].float()
+    while field[:, 0].numel() > LARGEST and spatial_dims == 3:
         pairs, field = F.avg_pool3d(pairs, 2), F.avg_pool3d(field, 2) / 2
     moving, fixed = pairs.split(1, 1)
     warped = warp(moving, field)

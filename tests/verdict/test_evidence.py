@@ -82,3 +82,12 @@ def test_a_large_volume_is_looked_at_in_blocks():
 
 def test_an_empty_pair_has_no_evidence():
     assert find_evidence(torch.zeros(2, 8, 8, 8), torch.zeros(3, 8, 8, 8), 3) == {}
+
+
+def test_of_a_large_stack_some_slices_are_looked_at():
+    image = picture(16, 18, 1)
+    stack = image_of(image, image).repeat(1, 32, 32, 9)  # 512 x 576 x 9 voxels: every second slice
+    ddf = torch.zeros(3, *stack.shape[1:])
+    ddf[0, ..., 0::2] = 3.0
+    ddf[0, ..., 1::2] = 50.0
+    assert find_evidence(stack, ddf, 2)["displacement"] == 3
