@@ -197,9 +197,8 @@ class PairEvaluator(SupervisedEvaluator):
         result.seconds = {"read": seconds, **result.seconds}
         verdict = result.verdict
         self.verdicts[pair["name"]] = verdict.verdict
-        logger.log(
-            logging.INFO if verdict.verdict == "good" else logging.WARNING, "%s: %s", pair["name"] or "verdict", verdict
-        )
+        level = logging.INFO if verdict.verdict == "good" else logging.WARNING
+        logger.log(level, "%s: %s", pair["name"] or "pair", verdict.describe(result.warnings))
         row = {
             "name": pair["name"],
             "metrics": result.metrics,

@@ -64,7 +64,8 @@ TEXTS = ("task", "pair", "fault", "refused")
 BACKGROUND = 8.0  # of a painted image, whose maximum is 255
 SIMPLE = ((-1, "correlation"), (1, "irregularity"))
 STEPS = 2000
-PRIOR = 0.05  # share of failures among the registrations of a careful user
+BLIND = 0.8  # area under the curve, below which a fault cannot be told from good registrations
+PRIOR = 0.2  # share of failures; with it at most one in a hundred good registrations of the chosen sets has failed
 MARGIN = 0.1  # of the range of good registrations, by which a limit is wider
 
 
@@ -124,7 +125,15 @@ def record(task: str, pairs: Sequence[Pair], faults: dict[str, Fault], number: i
 
 
 def learn(rows: Sequence[Row]) -> Judge:
-    """Learn how each measure counts, by logistic regression with weights that are not negative, and its limit."""
+    """Learn from all faults that can be told from good registrations; the others would make good ones doubtful."""
+    judge = _fit(rows)
+    good, bad = good_and_bad(rows)
+    blind = [fault for fault in _faults(bad) if _areas(good, [r for r in bad if r["fault"] == fault], judge)[0] < BLIND]
+    return _fit([row for row in rows if row["fault"] not in blind])
+
+
+def _fit(rows: Sequence[Row]) -> Judge:
+    """Find how each measure counts, by logistic regression with weights that are not negative, and its limit."""
     good, bad = good_and_bad(rows)
     measures = {}
     for name, (side, _) in REASONS.items():

@@ -53,8 +53,10 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     score: float | None = None
 
-    def __str__(self) -> str:
-        return ": ".join([self.verdict, *["; ".join(self.reasons)][: len(self.reasons)]])
+    def describe(self, said: Sequence[str] = ()) -> str:
+        """Return the verdict and its reasons in one line, without the texts that were said before."""
+        new = [reason for reason in self.reasons if reason not in said]
+        return f"verdict {self.verdict}" + (f": {'; '.join(new)}" if new else ", see the warnings" if said else "")
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "reasons": list(self.reasons)}

@@ -34,7 +34,7 @@ class Measured(Registration):
         if inputs["name"] != "unlabelled":
             metrics["dice"] = {"after": {"mean": inputs.get("dice", 0.5)}}
         verdict = Verdict(inputs.get("verdict", "good"), score=0.0)
-        return SimpleNamespace(inputs=inputs, metrics=metrics, seconds={}, verdict=verdict)
+        return SimpleNamespace(inputs=inputs, metrics=metrics, seconds={}, verdict=verdict, warnings=[])
 
 
 def pair(name, value=1.0, **more):

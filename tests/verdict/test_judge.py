@@ -50,6 +50,14 @@ def test_a_warning_makes_it_doubtful_and_is_a_reason():
     assert Judge({})({}).score is None
 
 
+def test_a_line_does_not_repeat_what_was_said():
+    assert JUDGE({"agreement": 0.9}).describe() == "verdict good"
+    both = JUDGE({"agreement": 0.5}, ["x is odd"])
+    assert both.describe(["x is odd"]).startswith("verdict failed: the images are less alike")
+    assert "odd" not in both.describe(["x is odd"])
+    assert JUDGE({"agreement": 0.9}, ["x is odd"]).describe(["x is odd"]) == "verdict doubtful, see the warnings"
+
+
 def test_without_evidence_it_has_failed():
     assert JUDGE({}).verdict == "failed"
     assert JUDGE({"agreement": math.nan}).score == 1
