@@ -20,6 +20,36 @@ DATA = Path(BUNDLE_ROOT).parent / "shared" / "data"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(getattr(options, "threads", 1))
+    torch.manual_seed(0)
+    if options.command == "speed":
+        print_speed(options.runs, options.device)
+    elif options.command == "memory" and options.variant:
+        print(training_peak(options.variant, options.size, options.device))
+    elif options.command == "memory":
+        print_memory(options.size, options.threads, options.device)
+    elif options.command == "pairs":
+        _measure_pairs(options)
+    elif options.command == "growth" and options.case is not None:
+        print(json.dumps(measure(CASES[options.case], options.device)))
+    elif options.command == "growth":
+        write_growth(options.output_dir, options.threads, options.device)
+    elif options.command == "cines":
+        _measure_cines(options)
+    elif options.command == "ejection_fraction":
+        from .ejection_fraction import print_ejection_fractions
+
+        print_ejection_fractions(options.data / "acdc", options.figure)
+    elif options.command == "guidance":
+        from .guidance import print_guidance
+
+        print_guidance(options.task, options.data, options.pairs)
+    else:
+        _measure_accuracy(options)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m scripts.tools.benchmark", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     speed = commands.add_parser(
@@ -60,33 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     fractions.add_argument(
         "--figure", type=Path, default=Path(BUNDLE_ROOT) / "docs" / "figures" / "ejection_fraction.png"
     )
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(getattr(options, "threads", 1))
-    torch.manual_seed(0)
-    if options.command == "speed":
-        print_speed(options.runs, options.device)
-    elif options.command == "memory" and options.variant:
-        print(training_peak(options.variant, options.size, options.device))
-    elif options.command == "memory":
-        print_memory(options.size, options.threads, options.device)
-    elif options.command == "pairs":
-        _measure_pairs(options)
-    elif options.command == "growth" and options.case is not None:
-        print(json.dumps(measure(CASES[options.case], options.device)))
-    elif options.command == "growth":
-        write_growth(options.output_dir, options.threads, options.device)
-    elif options.command == "cines":
-        _measure_cines(options)
-    elif options.command == "ejection_fraction":
-        from .ejection_fraction import print_ejection_fractions
-
-        print_ejection_fractions(options.data / "acdc", options.figure)
-    elif options.command == "guidance":
-        from .guidance import print_guidance
-
-        print_guidance(options.task, options.data, options.pairs)
-    else:
-        _measure_accuracy(options)
+    return parser
 
 
 def _measure_pairs(options: argparse.Namespace) -> None:
