@@ -45,6 +45,7 @@ def registered(save, tmp_path):
         pair.save(folder, outputs=outputs, names=names)
         path = Path(folder) / "metrics.json"
         record = json.loads(path.read_text()) | changes
+        del record["verdict"]
         if verdict:
             record["verdict"] = {"verdict": verdict, "score": score, "reasons": list(reasons)}
         path.write_text(json.dumps(record))

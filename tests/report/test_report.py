@@ -62,7 +62,7 @@ def test_a_report_names_what_failed_and_what_it_does_not_show(registered, tmp_pa
     main([str(out), "--datalist", str(tmp_path / "pairs.json"), "--most", "1"])
     said = capsys.readouterr().out.splitlines()
     assert said == ["1 failed, 1 good", "not registered: 2", f"report: {out / 'report.html'}"]
-    text = (out / "report.html").read_text()
+    text = (out / "report.html").read_text("utf-8")
     assert "2 pairs registered, 2 not" in text
     assert re.search(r"<th scope=\"row\">c</th><td>c.nii is damaged</td>", text)
     assert re.search(r"<th scope=\"row\">d</th><td>There is no result.</td>", text)
@@ -92,7 +92,7 @@ def test_other_files_are_not_replaced(registered, tmp_path):
     path.write_text("<p>mine</p>")
     assert "exists, and is not a report" in message_of(lambda: main([str(tmp_path / "out")]))
     main([str(tmp_path / "out"), "--overwrite"])
-    assert "mine" not in path.read_text()
+    assert "mine" not in path.read_text("utf-8")
     with pytest.raises(InputError, match="is a folder"):
         main([str(tmp_path / "out"), "--output", str(tmp_path)])
     (tmp_path / "empty").mkdir()
@@ -120,7 +120,7 @@ def test_a_run_writes_its_report_with_the_pairs_that_failed(infer, samples, tmp_
     assert "&lt;b&gt;broken" in text
     assert "none.nii.gz does not exist" in text
     infer(report="true", shard="1/2", **options)
-    assert "fine" in (tmp_path / "out" / "report_1_of_2.html").read_text()
+    assert "fine" in (tmp_path / "out" / "report_1_of_2.html").read_text("utf-8")
     (tmp_path / "out" / "report.html").write_text("mine")
     assert "is not a report" in message_of(lambda: infer(report="true", **options))
 
