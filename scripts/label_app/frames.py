@@ -117,6 +117,7 @@ class FramePropagation(InferTask):
         else:  # two images, but no cine
             result = Propagator("cardiac", self.weights())(Path(request["image"]), moving, label)
             carried, found = result.label.numpy(), {"similarity": [1.0, round(result.similarity, 4)]}
+            found |= {"verdict": result.verdict, "reasons": list(result.reasons)}
         labels, sizes = [read_voxels(drawn, "label"), carried], [voxel_mm3(drawn), voxel_mm3(image)]
         return write_like(carried, image), {**self._volumes(labels, sizes, [source, name]), **found}
 
