@@ -152,7 +152,9 @@ def _backward(
 
 def _is_large(ddf: torch.Tensor) -> bool:
     """Whether an interpolation goes slab by slab: the same values in a quarter of the memory."""
-    return len(slabs(ddf.shape[2:])) > 1 and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
+    # sizes must not decide anything in an exported network, for which any size is good
+    exported = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return not exported and len(slabs(ddf.shape[2:])) > 1
 
 
 def _locate(
