@@ -115,7 +115,7 @@ def test_a_run_writes_its_report_with_the_pairs_that_failed(infer, samples, tmp_
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
     options = {"datalist": str(tmp_path / "pairs.json"), "output_dir": str(tmp_path / "out")}
     assert "1 of 2 pairs failed" in message_of(lambda: infer(report="true", **options))
-    text = (tmp_path / "out" / "report.html").read_text()
+    text = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "1 pair registered, 1 not" in text
     assert "&lt;b&gt;broken" in text
     assert "none.nii.gz does not exist" in text
