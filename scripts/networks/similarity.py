@@ -21,7 +21,18 @@ from .kernels.tracing import new_tensor
 
 Weight = torch.Tensor | None
 
-__all__ = ["LNCC", "MIND", "NCC", "SIMILARITIES", "SSD", "Similarity", "Term", "get_similarity", "local_correlation"]
+__all__ = [
+    "LNCC",
+    "MIND",
+    "NCC",
+    "SIMILARITIES",
+    "SSD",
+    "Similarity",
+    "Term",
+    "get_similarity",
+    "local_correlation",
+    "local_moments",
+]
 
 EPSILON = 1e-5
 FLAT = 1e-4  # a variance, of images in [0, 1], that counts as noise
@@ -128,7 +139,7 @@ class LNCC(Similarity):
         return -_weighted(correlation, weight).flatten(1).sum(1)
 
     def derivative(self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None) -> torch.Tensor:
-        moments = _local_moments(fixed, warped, self.window_size, weight)
+        moments = local_moments(fixed, warped, self.window_size, weight)
         covariance, var_fixed, var_warped, mean_fixed, mean_warped = moments
         denominator = var_fixed * var_warped + EPSILON
         by_covariance = -2 * covariance / denominator
@@ -142,7 +153,7 @@ class LNCC(Similarity):
     def residual(
         self, fixed: torch.Tensor, warped: torch.Tensor, weight: Weight = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        moments = _local_moments(fixed, warped, self.window_size, weight)
+        moments = local_moments(fixed, warped, self.window_size, weight)
         covariance, var_fixed, var_warped, mean_fixed, mean_warped = moments
         slope = covariance / (var_warped + FLAT)
         # the fixed image is shrunk like the warped one, so that equal images leave no residual
@@ -229,7 +240,7 @@ def local_correlation(
     fixed: torch.Tensor, warped: torch.Tensor, window_size: int = 9, weight: Weight = None
 ) -> torch.Tensor:
     """Compute the squared normalised cross-correlation in a window around each voxel, in [0, 1], (B, 1, *spatial)."""
-    covariance, var_fixed, var_warped, _, _ = _local_moments(fixed, warped, window_size, weight)
+    covariance, var_fixed, var_warped, _, _ = local_moments(fixed, warped, window_size, weight)
     return covariance.square() / (var_fixed * var_warped + EPSILON)
 
 
@@ -250,9 +261,10 @@ def _global_moments(
     return f, w, mean(f * w), (mean(f.square()), mean(w.square()))
 
 
-def _local_moments(
-    fixed: torch.Tensor, warped: torch.Tensor, window_size: int, weight: Weight
+def local_moments(
+    fixed: torch.Tensor, warped: torch.Tensor, window_size: int, weight: Weight = None
 ) -> tuple[torch.Tensor, ...]:
+    """Compute moments in a window around each voxel, (B, 1, *spatial): covariance, both variances, and both means."""
     mean_f, var_f = _moments_of_fixed(fixed, window_size, weight)
     mean_w, mean_fw, mean_ww = window_mean(
         torch.cat([warped, fixed * warped, warped.square()], 1), window_size, weight

@@ -87,7 +87,7 @@ def pairs_of(task: str, reported: bool, data: Path, brains: Path) -> list[Pair]:
         subjects = [f for f in sorted(data.glob("ibsr18_mni2mm/IBSR_*")) if (f / "seg.nii.gz").exists()]
         steps = (1, 4, 7)
     else:
-        subjects, steps = _paint(sorted(brains.glob("training_seg_*"))), (1, 7)
+        subjects, steps = _paint(sorted(brains.glob("training_seg_*"))), (1,)
     others = [(f, subjects[(n + step) % len(subjects)]) for step in steps for n, f in enumerate(subjects)]
     return [
         Pair(f"{a.name} {b.name}", *(f / f"{kind}.nii.gz" for kind in ("t1", "seg") for f in (a, b))) for a, b in others

@@ -11,12 +11,12 @@ from monai.utils import convert_to_tensor
 
 from ..deformation.grid import by_image, length
 from ..deformation.jacobian import jacobian_determinant
-from ..networks.kernels.filters import window_mean
 from ..networks.kernels.sampling import warp
+from ..networks.similarity import local_moments
+from ..results.measures import pearson
 
-__all__ = ["EVIDENCE", "agreement", "find_evidence"]
+__all__ = ["agreement", "find_evidence"]
 
-EVIDENCE = ("agreement", "other_orientation", "correlation", "displacement", "irregularity", "compression")
 WINDOW = 5  # voxels
 TISSUE = 0.03  # of the range of intensities: what is darker is background
 COARSE = 4  # voxels: side of the blocks that are averaged before orientations are compared
@@ -81,12 +81,9 @@ def agreement(fixed: torch.Tensor, warped: torch.Tensor, mask: torch.Tensor) -> 
     Returns:
         NaN where both images are flat.
     """
-    products = torch.cat([fixed, warped, fixed.square(), warped.square(), fixed * warped], 1)
-    means = window_mean(products, WINDOW).movedim(1, 0)[:, :, None]
-    mean_fixed, mean_warped, square_fixed, square_warped, product = means
-    variance = torch.maximum(square_fixed - mean_fixed.square(), square_warped - mean_warped.square())
-    total = variance[mask].sum().item()
-    return (product - mean_fixed * mean_warped)[mask].sum().item() / total if total > 0 else math.nan
+    covariance, var_fixed, var_warped, _, _ = local_moments(fixed, warped, WINDOW)
+    total = torch.maximum(var_fixed, var_warped)[mask].sum().item()
+    return covariance[mask].sum().item() / total if total > 0 else math.nan
 
 
 def _other_orientation(fixed: torch.Tensor, moving: torch.Tensor) -> float:
@@ -100,8 +97,9 @@ def _other_orientation(fixed: torch.Tensor, moving: torch.Tensor) -> float:
 
 
 def _correlation(first: torch.Tensor, second: torch.Tensor) -> float:
-    a, b = first - first.mean(), second - second.mean()
-    return float((a * b).sum() / (a.square().sum() * b.square().sum()).sqrt().clamp(min=1e-9))
+    """Pearson's correlation; 0 where one image is flat."""
+    value = pearson(first, second)
+    return 0.0 if math.isnan(value) else value
 
 
 def _percentile(values: torch.Tensor, share: float) -> float:
