@@ -22,7 +22,7 @@ from .support.command_line import report_in_one_line
 from .support.errors import InputError
 from .support.files import read_record, remove_debris, replace_file, user_path
 
-__all__ = ["collect", "main"]
+__all__ = ["collect", "main", "names_of"]
 
 PART = re.compile(r"shard_(\d+)_of_(\d+)\.json")
 NO_MEASURES = ("files", "sha256", "settings", "outputs", "warnings", "seconds", "versions", "motion_voxels")
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--datalist", help="the list of all pairs, to name those that are missing")
     options = parser.parse_args(arguments)
     folders = [user_path(folder, "OUT") for folder in options.folders]
-    names = _names(options.datalist) if options.datalist else None
+    names = names_of(options.datalist) if options.datalist else None
     missing = collect(folders, names)
     print(f"\ntable: {folders[0] / 'cohort.csv'}")
     for text in missing[:MOST_NAMED]:
@@ -99,8 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if missing else 0
 
 
-def _names(datalist: str) -> list[str]:
-    """The names of all pairs, or of all cines, of a datalist."""
+def names_of(datalist: str) -> list[str]:
+    """Return the names of all pairs, or of all cines, of a datalist."""
     entries = read_json_list(user_path(datalist, "datalist"), "pairs or cines", "[{fixed: ..., moving: ...}, ...]")
     of_cines = any(isinstance(entry, dict) and "cine" in entry for entry in entries)
     found = read_cines(None, datalist=datalist) if of_cines else read_pairs({}, datalist)

@@ -31,8 +31,9 @@ def register_frames(registration: Registration, cine: Cine, reference: int) -> t
     """Register every frame to the reference frame.
 
     The network sees every frame of a short cine, and at least ``SEEN`` of a longer one; between these, the displacement
-    is interpolated. From there, every frame is refined by steps of its own, see :func:`refine`. The motion of each
-    point is then limited to ``HARMONICS`` harmonics of the heart rate, which makes it periodic.
+    is interpolated. From there, every frame is refined by steps of its own, see :func:`refine`, in place of those of
+    the network. The motion of each point is then limited to ``HARMONICS`` harmonics of the heart rate, which makes it
+    periodic.
 
     Args:
         registration: with a network for 2D images.
@@ -42,6 +43,7 @@ def register_frames(registration: Registration, cine: Cine, reference: int) -> t
     Returns:
         displacement in voxels from the reference frame to each frame, shape (T, 2, X, Y, Z).
     """
+    registration = registration.without_refinement()
     still = cine.frames[reference]
     grid = registration.preprocessing({"fixed": still, "moving": still})
     affine, shape = grid["fixed"].affine.double(), grid["fixed"].shape[1:]

@@ -104,7 +104,8 @@ def write_cine_results(
                 _write_rotation(strain, temporary / "rotation.csv")
             draw_bullseye(strain, temporary / "bullseye.png")
         draw_curves(tracked, strain, temporary / "curves.png")
-        content = {**found, **extra, "versions": versions()}
+        said = {**tracked.verdict.as_dict(), "evidence": tracked.evidence}
+        content = {"verdict": said, **found, "warnings": list(tracked.warnings), **extra, "versions": versions()}
         (temporary / "metrics.json").write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
 
 

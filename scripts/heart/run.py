@@ -13,16 +13,17 @@ from ..support.command_line import number
 from ..support.errors import InputError, find_input_error
 from ..support.files import read_record, user_path
 from ..support.fingerprint import fingerprint
-from ..support.notices import collect_warnings
+from ..verdict import check_level, reaches
+from ..verdict.judge import LEVELS
 from . import cine as cine_module
-from . import departure, frames, refinement, results, strain, tracking
+from . import departure, frames, refinement, results, strain, tracking, verdict
 from .cine import label_names
 from .insertions import parse_insertions
 from .results import OUTPUTS, checksums, write_cine_results
-from .strain import measure_strain
 
 if TYPE_CHECKING:
     from ..registration import Registration
+    from ..report import ReportWriter
 
 __all__ = ["CineTracker", "read_cines"]
 
@@ -75,14 +76,14 @@ def read_cines(
 
 def constants() -> str:
     """Return a text that changes with the numbers in the modules that track and measure."""
-    modules = cine_module, departure, frames, refinement, results, strain, tracking
+    modules = cine_module, departure, frames, refinement, results, strain, tracking, verdict
     numbers = {
         f"{module.__name__}.{name}": value
         for module in modules
         for name, value in vars(module).items()
         if name.isupper() and isinstance(value, int | float)
     }
-    return fingerprint(numbers)
+    return fingerprint(numbers, verdict.LIMITS)
 
 
 def _frame(value: object) -> int:
@@ -98,9 +99,12 @@ class CineTracker:
         output_dir: the output folder.
         label_layout: the data-set layout that names the ids of the labels: ``acdc``, ``ukbb``, ``mnms2``, ...
         overwrite: replace existing results.
+        fail_on: ``doubtful`` or ``failed``: ``run`` ends in an :class:`InputError` if a cine has this verdict, or a
+            worse one; None means that verdicts are only reported.
+        report: writes the report of all cines.
 
     Raises:
-        InputError: when there is no such layout.
+        InputError: when there is no such layout or verdict.
     """
 
     def __init__(
@@ -110,6 +114,8 @@ class CineTracker:
         output_dir: str | Path,
         label_layout: str = "acdc",
         overwrite: bool = False,
+        fail_on: str | None = None,
+        report: ReportWriter | None = None,
     ) -> None:
         label_names(label_layout)  # refuses an unknown layout before any image is read
         self.cines = cines
@@ -117,27 +123,40 @@ class CineTracker:
         self.output_dir = user_path(output_dir, "output_dir")
         self.label_layout = label_layout
         self.overwrite = overwrite
+        self.fail_on = check_level(fail_on)
+        self.report = report
 
     def run(self) -> None:
         """Track all cines; those that are done are skipped, and one that fails does not stop the others.
 
         Raises:
-            InputError: when a cine failed; the others are done.
+            InputError: when a cine failed, or has a verdict that ``fail_on`` names; all are done before.
         """
-        failures = {}
+        failures: dict[str, str] = {}
+        verdicts: dict[str, str] = {}
+        if self.report is not None:
+            self.report.prepare()
         for entry in self.cines:
             try:
-                self._track(entry)
+                verdicts[entry["name"]] = self._track(entry)
             except Exception as error:
                 known = find_input_error(error)
                 if known is None or len(self.cines) == 1:
                     raise
                 failures[entry["name"]] = str(known)
                 logger.error("%s: %s", entry["name"], known)
+        if self.report is not None:
+            self.report.write(self.cines, failures)
+            logger.info("report: %s", self.report.path)
         if failures:
             raise InputError(f"{len(failures)} of {len(self.cines)} cines failed: {', '.join(failures)}.")
+        level = self.fail_on
+        bad = [f"{'this cine' if n == '.' else n} ({v})" for n, v in verdicts.items() if level and reaches(v, level)]
+        if bad:
+            raise InputError(f"--fail_on {level}: {len(bad)} of {len(self.cines)} cines: {', '.join(bad)}.")
 
-    def _track(self, entry: Mapping[str, Any]) -> None:
+    def _track(self, entry: Mapping[str, Any]) -> str:
+        """Track a cine that is not done yet, and return its verdict."""
         folder = self.output_dir / entry["name"]
         files = {"cine": entry["cine"], "label": entry["label"], "weights": self.registration.weights}
         if isinstance(entry["rv_insertion"], str):
@@ -154,15 +173,14 @@ class CineTracker:
         known = read_record(folder / OUTPUTS[-1])
         if not self.overwrite and known and all(known.get(k) == record[k] for k in ("sha256", "settings")):
             logger.info("%s is done", folder)
-            return
-        texts: list[str] = []
+            return str(known["verdict"]["verdict"])
         start = time.perf_counter()
-        with collect_warnings(texts):
-            tracked = self.registration.track(
-                entry["cine"], entry["label"], entry["label_frame"], self.label_layout, entry["rv_insertion"]
-            )
-            strain = measure_strain(tracked)
-        seconds = time.perf_counter() - start
-        extra = {**record, "warnings": texts, "seconds": {"track": seconds}}
-        write_cine_results(tracked, strain, folder, extra, self.overwrite)
+        tracked = self.registration.track(
+            entry["cine"], entry["label"], entry["label_frame"], self.label_layout, entry["rv_insertion"]
+        )
+        said, seconds = tracked.verdict, time.perf_counter() - start
+        write_cine_results(tracked, tracked.strain, folder, {**record, "seconds": {"track": seconds}}, self.overwrite)
         logger.info("tracked %d frames in %.0f s: results in %s", len(tracked.ddf), seconds, folder)
+        level = logging.INFO if said.verdict == LEVELS[0] else logging.WARNING
+        logger.log(level, "%s: %s", "cine" if entry["name"] == "." else entry["name"], said.describe(tracked.warnings))
+        return said.verdict

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..support.errors import InputError
 from ..support.notices import warn
 from .cine import CAVITY, MYOCARDIUM, RIGHT, Cine, base_first
-from .tracking import TrackedCine
+
+if TYPE_CHECKING:
+    from .tracking import TrackedCine
 
 __all__ = ["LEVELS", "Strain", "measure_strain"]
 

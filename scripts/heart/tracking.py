@@ -12,9 +12,12 @@ import torch
 
 from ..deformation.grid import lattice, length, sample
 from ..support.notices import warn
+from ..verdict import Verdict
 from .cine import CAVITY, MYOCARDIUM, Cine, as_frame
 from .departure import areas, find_departed
 from .refinement import invert_slices
+from .strain import Strain, measure_strain
+from .verdict import find_evidence, judge_cine
 
 __all__ = ["TrackedCine", "track"]
 
@@ -36,12 +39,40 @@ class TrackedCine:
         reference: the frame whose points are tracked, end-diastole.
         ddf: displacement in voxels from the reference frame to each frame, in the plane, shape (T, 2, X, Y, Z).
         departed: the slice that has left the left ventricle, in the frames that have one, see :func:`find_departed`.
+        warnings: what was doubtful about the cine.
     """
 
     cine: Cine
     reference: int
     ddf: torch.Tensor
     departed: Mapping[int, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def strain(self) -> Strain | None:
+        """Strain and rotation; None if the label has no myocardium around the cavity.
+
+        Raises:
+            InputError: when the insertions of the right ventricle are not usable.
+        """
+        return measure_strain(self)
+
+    @cached_property
+    def evidence(self) -> dict[str, float]:
+        """What the verdict is made of, see :func:`~scripts.heart.verdict.find_evidence`."""
+        return find_evidence(self)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the tracking can be trusted, and why not."""
+        return judge_cine(self.evidence, self.warnings)
+
+    def surroundings(self, margin: int) -> tuple[slice, slice, slice]:
+        """The voxels of :attr:`region` and a margin in the plane; without a label, all voxels."""
+        if self.cine.label is None:
+            return slice(None), slice(None), slice(None)
+        i, j, k = self.region
+        return slice(max(i.start - margin, 0), i.stop + margin), slice(max(j.start - margin, 0), j.stop + margin), k
 
     @cached_property
     def region(self) -> tuple[slice, slice, slice]:

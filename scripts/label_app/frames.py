@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from monailabel.interfaces.datastore import Datastore
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
 from ..deformation.grid import lattice
-from ..heart import TrackedCine, read_cine, register_frames, track
+from ..heart import TrackedCine
 from ..heart.cine import CAVITY
 from ..heart.refinement import sample_slices
 from ..heart.results import measures
-from ..heart.strain import measure_strain
 from ..images.loading import check_same_grid, open_nifti, read_nifti, read_voxels
 from ..registration import Registration
 from ..support.errors import InputError
@@ -112,7 +110,7 @@ class FramePropagation(InferTask):
         if on_one_grid(*pair):
             both = nib.Nifti1Image(np.stack([read_voxels(frame, "image") for frame in pair], -1), pair[0].affine)
             tracked = self._track(both, in_memory(drawn, "label"), 0)
-            carried, found = tracked.carry_label(1), strain_of(tracked)
+            carried, found = tracked.carry_label(1), said_of(tracked)
             found["similarity"] = [1.0, round(similarity_of(tracked, 1), 4)]
         else:  # two images, but no cine
             result = Propagator("cardiac", self.weights())(Path(request["image"]), moving, label)
@@ -139,7 +137,7 @@ class FramePropagation(InferTask):
         labels[frame] = np.asarray(drawn.dataobj).reshape(cine.shape[:3])
         volumes = self._volumes(labels, [voxel_mm3(cine)] * count, list(range(count)))
         similarities = [round(similarity_of(tracked, t), 4) for t in range(count)]
-        return write_like(np.stack(labels, -1), cine), {**volumes, **strain_of(tracked), "similarity": similarities}
+        return write_like(np.stack(labels, -1), cine), {**volumes, **said_of(tracked), "similarity": similarities}
 
     def _track(self, cine: nib.Nifti1Image, label: nib.Nifti1Image, frame: int) -> TrackedCine:
         """Track a cine as ``cine.yaml`` does; a label without the cavity of the left ventricle is only carried."""
@@ -147,8 +145,8 @@ class FramePropagation(InferTask):
         cavity = any(self.label_names.get(int(value)) == CAVITY for value in ids)
         weights = self.weights()
         overrides: dict[str, Any] = {} if weights is None else {"weights": weights}
-        register = partial(register_frames, Registration.load("cardiac", refine_steps=0, **overrides))
-        return track(read_cine(cine, label, frame, self.label_names if cavity else None), register)
+        names = self.label_names if cavity else None
+        return Registration.load("cardiac", **overrides).track(cine, label, frame, names)
 
     @staticmethod
     def _label_of_frame(path: Path, frame: int, count: int) -> nib.Nifti1Image:
@@ -171,14 +169,15 @@ class FramePropagation(InferTask):
         }
 
 
-def strain_of(tracked: TrackedCine) -> dict[str, Any]:
-    """Return the peak strains as ``metrics.json`` of a cine names them; empty if the myocardium is not labelled."""
-    found = measures(tracked, measure_strain(tracked))
-    return {
+def said_of(tracked: TrackedCine) -> dict[str, Any]:
+    """Return the verdict, and the peak strains as ``metrics.json`` names them, if the myocardium is labelled."""
+    found = measures(tracked, tracked.strain)
+    peaks = {
         name: {segment: round(value, 2) for segment, value in values.items()}
         for name, values in found.items()
         if name in PEAKS
     }
+    return {**peaks, "verdict": tracked.verdict.verdict, "reasons": list(tracked.verdict.reasons)}
 
 
 def similarity_of(tracked: TrackedCine, frame: int) -> float:

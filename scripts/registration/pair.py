@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -242,7 +244,7 @@ class Registration:
         cine: Source,
         label: Source | None = None,
         label_frame: int = 0,
-        label_layout: str = "acdc",
+        label_layout: str | Mapping[int, str] | None = "acdc",
         rv_insertion: Insertions | None = None,
     ) -> TrackedCine:
         """Track a short-axis cine over the heart cycle, see :func:`scripts.heart.track`.
@@ -251,7 +253,8 @@ class Registration:
             cine: an image of shape (X, Y, Z, T), or a folder of its DICOM files.
             label: label map of one frame.
             label_frame: the frame of the label, from 0.
-            label_layout: the data-set layout that names the ids of the label.
+            label_layout: the data-set layout that names the ids of the label, or the name of each id: ``LV``, ``Myo``
+                and ``RV``; with None, any label is carried, and nothing is measured.
             rv_insertion: the anterior and the inferior insertion of the right ventricle in that frame, for the segments
                 of strain: a file of points, or RAS millimetres (2, 3); None means as the label shows them.
 
@@ -264,8 +267,13 @@ class Registration:
             raise InputError(
                 "a cine is tracked slice by slice: expected a registration for 2D images, such as cardiac."
             )
-        found = read_cine(cine, label, label_frame, label_names(label_layout), rv_insertion)
-        return track(found, partial(register_frames, self))
+        names = label_names(label_layout) if isinstance(label_layout, str) else label_layout
+        texts: list[str] = []
+        with collect_warnings(texts):
+            found = read_cine(cine, label, label_frame, names, rv_insertion)
+            tracked = track(found, partial(register_frames, self))
+            _ = tracked.strain  # it may warn, too
+        return replace(tracked, warnings=tuple(texts))
 
     def register(self, inputs: Mapping[str, Any], data: Data) -> RegisteredPair:
         """Register a preprocessed pair.
@@ -292,6 +300,22 @@ class Registration:
         result.judge = self._judge if ddf is not None else Judge({})
         result.seconds = {"network": times[1] - times[0], "native_grid": times[2] - times[1]}
         result.settings = self.settings
+        return result
+
+    def without_refinement(self) -> Registration:
+        """Return this registration without the steps of the network that nothing was learned for, if it has others.
+
+        A cine is refined by steps of its own, whatever ``--refine_steps`` says.
+        """
+        network = self.network
+        if not isinstance(network, GraDIRN):
+            return self
+        levels = cast("list[nn.ModuleList]", network.levels)
+        learned = [any(block.cnn is not None for block in blocks) for blocks in levels]
+        result = copy(self)
+        if any(learned):
+            result.network = copy(network)  # with the same parameters
+            result.network.num_repeats = tuple(n * kept for n, kept in zip(network.num_repeats, learned))
         return result
 
     def predict(self, image: torch.Tensor, layout: GuidanceLayout | None = None, fine: bool = False) -> torch.Tensor:

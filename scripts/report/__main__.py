@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..cohorts.datalist import read_pairs
+from ..collect import names_of
 from ..support.command_line import flag, number, report_in_one_line
 from ..support.errors import InputError
 from ..support.files import prepare_folder, user_path
@@ -26,13 +26,13 @@ __all__ = ["main", "report"]
 def report(
     folders: Sequence[Path], path: Path, names: Sequence[str] = (), most: int = MOST, viewer: bool = False
 ) -> Results:
-    """Write the report of the pairs below output folders.
+    """Write the report of the pairs and cines below output folders.
 
     Args:
         folders: output folders of inference, or of an evaluation with the files of each pair.
         path: the HTML file.
-        names: the pairs that are wanted; those without a result are in the report as not registered.
-        most: number of pairs with pictures.
+        names: the pairs or cines that are wanted; those without a result are in the report as not registered.
+        most: number of them with pictures.
         viewer: see :func:`scripts.report.writer.write_report`.
 
     Raises:
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.report", description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", metavar="OUT", help="output folders of inference or evaluation")
     parser.add_argument("--output", help="the file; by default report.html in the first folder")
-    parser.add_argument("--datalist", help="the list of all pairs, to name those without a result")
-    parser.add_argument("--most", default=MOST, help=f"pairs with pictures, the worst ones; by default {MOST}")
+    parser.add_argument("--datalist", help="the list of all pairs or cines, to name those without a result")
+    parser.add_argument("--most", default=MOST, help=f"how many have pictures, the worst ones; by default {MOST}")
     parser.add_argument("--viewer", default="false", help="true: with whole volumes, and niivue to look at them")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that is not a report")
     options = parser.parse_args(arguments)
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     most = int(number("most", options.most, above=-1, whole=True))
     viewer = flag("viewer", options.viewer)
     check_report(path, options.overwrite)
-    names = [pair["name"] for pair in read_pairs({}, options.datalist)] if options.datalist else []
+    names = names_of(options.datalist) if options.datalist else []
     if options.output:
         prepare_folder(path.parent)
     results = report(folders, path, names, most, viewer)

@@ -1,4 +1,4 @@
-"""What a report knows of each pair: its results, read from the folders of inference or evaluation."""
+"""What a report knows of each pair or cine: its results, read from the folders of inference or evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..support.files import read_record
 __all__ = ["VERDICTS", "Entry", "Results", "find_entries", "find_failures", "mark_outliers", "worst_first"]
 
 VERDICTS = ("failed", "doubtful", "no verdict", "good")  # the worst first
-NOT_MEASURES = ("warnings", "seconds", "files", "sha256", "settings", "outputs", "versions")
+NOT_MEASURES = ("warnings", "seconds", "files", "sha256", "settings", "outputs", "versions", "motion_voxels")
 # names of BIDS derivatives, where links hide those of the images from which they were made
 BIDS = {
     "moving_warped.nii.gz": r".*_desc-warped_[a-zA-Z0-9]+\.nii\.gz",
@@ -25,12 +25,13 @@ BIDS = {
     "error_mm.nii.gz": r".*_desc-error(mm)?_map\.nii\.gz",
     "alignment.mat": r".*_desc-alignment_xfm\.mat",
 }
+LIKENESS = ("dice.after.mean", "ncc.after", "evidence.agreement")
 SPACE = re.compile(r"(?:^|_)space-([a-zA-Z0-9]+)_")
 
 
 @dataclass
 class Entry:
-    """One registered pair.
+    """One registered pair, or one tracked cine.
 
     Attributes:
         name: its name, which is unique in a report.
@@ -49,6 +50,10 @@ class Entry:
     def __post_init__(self) -> None:
         measures = {key: value for key, value in self.record.items() if key not in NOT_MEASURES}
         self.row = measures_row(self.name, measures) | {"seconds": sum(self.seconds.values()) or None}
+
+    @property
+    def is_cine(self) -> bool:
+        return "end_systole_frame" in self.record
 
     @property
     def _said(self) -> dict[str, Any]:
@@ -107,31 +112,26 @@ class Results:
     """All that a report shows.
 
     Attributes:
-        entries: the registered pairs.
-        failures: why pairs were not registered, by their names.
-        cines: number of tracked cines in the folders, which a report does not show.
+        entries: the registered pairs and the tracked cines.
+        failures: why others were not, by their names.
     """
 
     entries: list[Entry]
     failures: Mapping[str, str]
-    cines: int = 0
 
 
 def find_entries(folders: Sequence[Path]) -> Results:
-    """Find the registered pairs below output folders, and those of which an evaluation says that they have failed."""
+    """Find the results below output folders, and the pairs of which an evaluation says that they have failed."""
     entries: dict[str, Entry] = {}
-    cines = 0
     found = {path.resolve(): (path, folder) for folder in folders for path in sorted(folder.rglob(OUTPUTS[-1]))}
     for path, folder in found.values():
         record = read_record(path)
-        if "folding" in record:
+        if not {"folding", "end_systole_frame"}.isdisjoint(record):
             name = path.parent.relative_to(folder).as_posix()
             name = path.parent.resolve().name if name == "." else name
             name = str(path.parent) if name in entries else name
             entries[name] = Entry(name, path.parent, record)
-        elif record:
-            cines += 1
-    return Results(list(entries.values()), find_failures(folders), cines)
+    return Results(list(entries.values()), find_failures(folders))
 
 
 def find_failures(folders: Iterable[Path]) -> dict[str, str]:
@@ -145,6 +145,8 @@ def mark_outliers(entries: Iterable[Entry]) -> None:
     """Set ``outlier`` of the pairs that are unlike the others which the same weights have registered."""
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
+        if entry.is_cine:
+            continue
         groups.setdefault(str((entry.record.get("sha256") or {}).get("weights")), []).append(entry)
     for group in groups.values():
         reasons = find_outliers([entry.row for entry in group])
@@ -153,7 +155,10 @@ def mark_outliers(entries: Iterable[Entry]) -> None:
 
 
 def worst_first(entry: Entry) -> tuple[Any, ...]:
-    """Order entries by verdict, the probability of a failure, Dice or else correlation; those without it come last."""
+    """Order by verdict, then by the probability of a failure, then by Dice, or else the correlation or agreement.
+
+    Those without a value come last.
+    """
 
     def ascending(*columns: str) -> tuple[bool, float]:
         values = (entry.row.get(column) for column in columns)
@@ -161,4 +166,4 @@ def worst_first(entry: Entry) -> tuple[Any, ...]:
         return known is None, 0.0 if known is None else known
 
     unknown, score = ascending("score")
-    return VERDICTS.index(entry.verdict), unknown, -score, *ascending("dice.after.mean", "ncc.after"), entry.name
+    return VERDICTS.index(entry.verdict), unknown, -score, *ascending(*LIKENESS), entry.name

@@ -19,7 +19,7 @@ from ..support.errors import InputError
 from .entries import Entry
 from .reading import Volumes, scaled
 
-__all__ = ["ERROR_COLOURS", "Pictures", "Plane", "draw_pair"]
+__all__ = ["ERROR_COLOURS", "THUMBNAIL", "Pictures", "Plane", "address", "draw_pair"]
 
 Place = tuple[int, int, str]  # axis, index and name of a slice
 Slices = dict[str, list[np.ndarray]]
@@ -84,7 +84,7 @@ def draw_pair(entry: Entry) -> Pictures:
         i, j = (a for a in range(3) if a != axis)
         width, height = (max(1, round(scaling * grid.shape[a] * grid.spacing[a])) for a in (i, j))
         layers = {
-            key: _address(picture, QUALITY if key in IMAGES else None)
+            key: address(picture, QUALITY if key in IMAGES else None)
             for key, picture in _layers(plane, (width, height), largest)
         }
         planes.append(Plane(name, (width, height), grid.sides(i, j), layers))
@@ -163,8 +163,8 @@ def _pixels(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return enlarge(values, (width, height))
 
 
-def _address(picture: Image.Image, quality: int | None = None) -> str:
-    """A picture as a ``data:`` address of WebP, without loss unless a quality is given."""
+def address(picture: Image.Image, quality: int | None = None) -> str:
+    """Return a picture as a ``data:`` address of WebP, without loss unless a quality is given."""
     stream = io.BytesIO()
     options: dict[str, Any] = {"lossless": True} if quality is None else {"quality": quality}
     picture.save(stream, format="webp", method=4, **options)
@@ -182,7 +182,7 @@ def _thumbnail(plane: dict[str, np.ndarray], size: tuple[int, int]) -> str:
     for key, colour in (("label_fixed", GREEN), ("label_warped", RED)):
         if key in plane:
             picture[edges(enlarge(plane[key] != 0, small))] = colour
-    return _address(Image.fromarray(picture), quality=80)
+    return address(Image.fromarray(picture), quality=80)
 
 
 def _round_up(slices: Sequence[np.ndarray]) -> float:

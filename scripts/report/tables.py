@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..results.tables import REGULARITY, class_names
+from ..results.tables import EJECTION_FRACTION, REGULARITY, class_names
 from .entries import VERDICTS, Entry
 
 __all__ = ["COLUMNS", "Bar", "Column", "Histogram", "Table", "histograms", "tables_of", "used_columns"]
@@ -43,6 +43,11 @@ COLUMNS = (
     Column("folds", "folding.whole_grid.folding_percent", "%", 4, "voxels where the field folds, |J| <= 0"),
     Column("std log|J|", "folding.whole_grid.std_log_jacobian", "", 3, "how much the change of volume varies"),
     Column("error", "end_point_error.foreground.mean_mm", "mm", 2, "mean distance from the true displacement"),
+    Column("EDV", "end_diastolic_volume_ml.LV", "ml", 0, "volume of the left ventricle at end-diastole"),
+    Column("ESV", "end_systolic_volume_ml.LV", "ml", 0, "volume of the left ventricle at end-systole"),
+    Column("EF", EJECTION_FRACTION, "%", 1, "ejection fraction of the left ventricle"),
+    Column("GCS", "peak_circumferential_percent.global", "%", 1, "peak global circumferential strain"),
+    Column("GRS", "peak_radial_percent.global", "%", 1, "peak global radial strain"),
     Column("time", "seconds", "s", 1, "of all stages of the registration"),
 )
 SHOWN_ELSEWHERE = ("pair", "verdict", "score", "reasons", "seconds")
@@ -58,7 +63,17 @@ INVERSE = {
     "residual, largest, mm": "residual_max_mm",
     "not solved, %": "unsolved_percent",
 }
-DRAWN = ("score", "dice.after.mean", "ncc.after", "folding.whole_grid.std_log_jacobian", "seconds")
+CAVITIES = {
+    "end-diastolic volume, ml": "end_diastolic_volume_ml.{}",
+    "end-systolic volume, ml": "end_systolic_volume_ml.{}",
+    "stroke volume, ml": "stroke_volume_ml.{}",
+    "ejection fraction, %": "ejection_fraction_percent.{}",
+}
+PEAKS = {"circumferential": "peak_circumferential_percent.", "radial": "peak_radial_percent."}
+DRAWN = (
+    *("score", "dice.after.mean", "ncc.after", "folding.whole_grid.std_log_jacobian"),
+    *(EJECTION_FRACTION, "peak_circumferential_percent.global", "seconds"),
+)
 UNKNOWN = "\N{EN DASH}"
 FEWEST = 5  # values that make a distribution
 BINS = 16
@@ -143,32 +158,12 @@ class Table:
 
 
 def tables_of(entry: Entry) -> list[Table]:
-    """Return all measures of a pair; those that no other table has come last, by their keys."""
+    """Return all measures of a pair or a cine; those that no other table has come last, by their keys."""
     row = {key: value for key, value in entry.row.items() if key not in SHOWN_ELSEWHERE}
-    times = ("before", "after")
-    overlap = {key: title for key, title in {"dice": "Dice", **DISTANCES_MM}.items() if f"{key}.after.mean" in row}
-    areas = {"whole_grid": "whole grid", "foreground": "foreground"}
-    regularity = {title: f"folding.{{}}.{key}" for title, key in REGULARITY.items()}
-    regularity["end-point error, mm"] = "end_point_error.{}.mean_mm"
-
-    def table(title: str, columns: Sequence[str], lines: Mapping[str, Sequence[str]]) -> Table:
-        found = [(name, [_text(row.pop(key, None)) for key in keys]) for name, keys in lines.items()]
-        return Table(title, list(columns), [line for line in found if set(line[1]) != {UNKNOWN}])
-
     tables = [
-        table(
-            "Labels",
-            [f"{title} {when}" for title in overlap.values() for when in times],
-            {c: [f"{key}.{when}.{c}" for key in overlap for when in times] for c in (*class_names(row), "mean")},
-        ),
-        table("Images", times, {title: [f"{title.lower()}.{when}" for when in times] for title in ("NCC", "RMSE")}),
-        table(
-            "Displacement",
-            list(areas.values()),
-            {title: [key.format(area) for area in areas] for title, key in regularity.items()},
-        ),
-        table("Inverse", [""], {title: [f"inverse.{key}"] for title, key in INVERSE.items()}),
-        table(
+        *(_of_cine(row) if entry.is_cine else _of_pair(row)),
+        _table(
+            row,
             "Evidence of the verdict",
             [""],
             {key.removeprefix(EVIDENCE).replace("_", " "): [key] for key in [*row] if key.startswith(EVIDENCE)},
@@ -177,6 +172,47 @@ def tables_of(entry: Entry) -> list[Table]:
     ]
     others = [(key.replace("_", " ").replace(".", ", "), [_text(value)]) for key, value in row.items()]
     return [table for table in (*tables, Table("Further measures", [""], others)) if table.lines]
+
+
+def _of_pair(row: dict[str, Any]) -> list[Table]:
+    times = ("before", "after")
+    overlap = {key: title for key, title in {"dice": "Dice", **DISTANCES_MM}.items() if f"{key}.after.mean" in row}
+    areas = {"whole_grid": "whole grid", "foreground": "foreground"}
+    regularity = {title: f"folding.{{}}.{key}" for title, key in REGULARITY.items()}
+    regularity["end-point error, mm"] = "end_point_error.{}.mean_mm"
+    return [
+        _table(
+            row,
+            "Labels",
+            [f"{title} {when}" for title in overlap.values() for when in times],
+            {c: [f"{key}.{when}.{c}" for key in overlap for when in times] for c in (*class_names(row), "mean")},
+        ),
+        _table(row, "Images", times, {t: [f"{t.lower()}.{when}" for when in times] for t in ("NCC", "RMSE")}),
+        _table(
+            row,
+            "Displacement",
+            list(areas.values()),
+            {title: [key.format(area) for area in areas] for title, key in regularity.items()},
+        ),
+        _table(row, "Inverse", [""], {title: [f"inverse.{key}"] for title, key in INVERSE.items()}),
+    ]
+
+
+def _of_cine(row: dict[str, Any]) -> list[Table]:
+    prefix = EJECTION_FRACTION.removesuffix("LV")
+    cavities = [key.removeprefix(prefix) for key in row if key.startswith(prefix)]
+    first = next(iter(PEAKS.values()))
+    segments = [key.removeprefix(first) for key in row if key.startswith(first)]
+    return [
+        _table(row, "Volumes", cavities, {title: [key.format(c) for c in cavities] for title, key in CAVITIES.items()}),
+        _table(row, "Peak strain, %", list(PEAKS), {name: [key + name for key in PEAKS.values()] for name in segments}),
+    ]
+
+
+def _table(row: dict[str, Any], title: str, columns: Sequence[str], lines: Mapping[str, Sequence[str]]) -> Table:
+    """Take the values of a table, which has the keys of each line, out of the row."""
+    found = [(name, [_text(row.pop(key, None)) for key in keys]) for name, keys in lines.items()]
+    return Table(title, list(columns), [line for line in found if set(line[1]) != {UNKNOWN}])
 
 
 def _text(value: Any) -> str:

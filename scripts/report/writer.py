@@ -21,6 +21,7 @@ from ..results.writer import RegistrationWriter
 from ..support.bundle import versions
 from ..support.errors import InputError
 from ..support.files import read_record, replace_file
+from .cines import CinePictures, draw_cines
 from .entries import VERDICTS, Entry, Results, mark_outliers, worst_first
 from .pictures import ERROR_COLOURS, Pictures, draw_pair
 from .tables import histograms, tables_of, used_columns
@@ -30,14 +31,14 @@ __all__ = ["MOST", "ReportWriter", "check_report", "write_report"]
 
 PAGE = Path(__file__).parent / "page"
 GENERATOR = "GraDIRN report"
-MOST = 200  # pairs with pictures
+MOST = 200  # pairs and cines with pictures
 
 
 class ReportWriter:
-    """Writes the report of the pairs of one run, those that failed included.
+    """Writes the report of the pairs or cines of one run, those that failed included.
 
     Args:
-        writer: writes the results of the pairs; the report is ``report.html`` in its folder.
+        writer: knows the folders of the results; the report is ``report.html`` in its folder.
         shard: the part of the pairs that is registered, as ``3/100``: then the report is ``report_3_of_100.html``.
         overwrite: replace a file of this name that is not a report.
     """
@@ -60,8 +61,8 @@ class ReportWriter:
         """Write the report.
 
         Args:
-            pairs: all pairs of the run, finished now or before; each has a ``name``.
-            failures: what went wrong, by the names of the pairs that failed.
+            pairs: all pairs or cines of the run, finished now or before; each has a ``name``.
+            failures: what went wrong, by the names of those that failed.
         """
         entries, failed = [], {}
         for pair in pairs:
@@ -83,24 +84,25 @@ def check_report(path: Path, overwrite: bool) -> None:
 
 
 def write_report(results: Results, path: Path, most: int = MOST, viewer: bool = False) -> None:
-    """Write a report of pairs, the worst first.
+    """Write a report of pairs and cines, the worst first.
 
     Args:
-        results: the pairs, see ``scripts.report.entries.find_entries``.
+        results: the pairs and cines, see ``scripts.report.entries.find_entries``.
         path: the file; it is replaced.
-        most: number of pairs with pictures, the worst ones; the others are in the table alone.
+        most: number of them with pictures, the worst ones; the others are in the table alone.
         viewer: also put whole volumes of the worst pairs into the page, and niivue, which shows them.
 
     Raises:
         InputError: when there is neither a pair nor a failure, or the file cannot be written.
     """
     if not results.entries and not results.failures:
-        cines = f"; the {results.cines} cines are not shown" if results.cines else ""
-        raise InputError(f"{path.parent}: there is no result of a registration to report{cines}.")
+        raise InputError(f"{path.parent}: there is no result of a registration to report.")
     mark_outliers(results.entries)
     entries = sorted(results.entries, key=worst_first)
-    pictures = {entry.name: draw_pair(entry) for entry in entries[:most]}
-    volumes = pack_pairs(entries[:most]) if viewer else {}
+    pairs, cines = ([entry for entry in entries[:most] if entry.is_cine == kind] for kind in (False, True))
+    pictures: dict[str, Pictures | CinePictures] = {entry.name: draw_pair(entry) for entry in pairs}
+    pictures |= draw_cines(cines)
+    volumes = pack_pairs(pairs) if viewer else {}
     text = _render(entries, results, pictures, volumes, viewer)
     # names of files need not be text
     replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="replace"))
@@ -109,7 +111,7 @@ def write_report(results: Results, path: Path, most: int = MOST, viewer: bool = 
 def _render(
     entries: Sequence[Entry],
     results: Results,
-    pictures: Mapping[str, Pictures],
+    pictures: Mapping[str, Pictures | CinePictures],
     volumes: Mapping[str, Mapping[str, str]],
     viewer: bool,
 ) -> str:
@@ -135,7 +137,7 @@ def _render(
         pictures=pictures,
         volumes=volumes,
         failures=dict(sorted(results.failures.items())),
-        cines=results.cines,
+        nouns=_nouns(entries),
         counts={verdict: counts[verdict] for verdict in VERDICTS if counts[verdict]},
         columns=used_columns(entries),
         histograms=histograms(entries),
@@ -145,6 +147,13 @@ def _render(
         error_colours=_gradient(ERROR_COLOURS),
     )
     return page.lstrip()
+
+
+def _nouns(entries: Sequence[Entry]) -> tuple[str, str]:
+    """What the entries are, one and many of them."""
+    names = {True: ("cine", "cines"), False: ("pair", "pairs")}
+    kinds = {entry.is_cine for entry in entries} or {False}
+    return names[kinds.pop()] if len(kinds) == 1 else ("pair or cine", "pairs and cines")
 
 
 def _hash(script: bytes) -> str:

@@ -78,9 +78,10 @@ def pairs_table(rows: Sequence[Row]) -> str:
 
 
 def cines_table(rows: Sequence[Row]) -> str:
-    """Make a table of volumes and peak strain with one line per cine."""
-    lines = [(str(row["pair"]), [row.get(column) for column in CINES.values()]) for row in rows]
-    return text_table(("cine", *CINES), lines, (1,) * len(CINES))
+    """Make a table of volumes, peak strain and verdicts with one line per cine."""
+    columns = {**CINES, "verdict": "verdict"}
+    lines = [(str(row["pair"]), [row.get(column) for column in columns.values()]) for row in rows]
+    return text_table(("cine", *columns), lines, (1,) * len(columns))
 
 
 def summary_table(measures: Mapping[str, Mapping[str, float]]) -> str:

@@ -73,3 +73,14 @@ def test_a_blank_cine_slice_does_not_move(save):
     ddf = register_frames(Registration.load("cardiac", refine_steps=0), cine, 0)
     assert ddf[..., 1].abs().max() < 1e-5
     assert ddf[..., 0].abs().max() > 0.1
+
+
+def test_the_refinement_of_the_network_does_not_count(save):
+    frames = np.stack([blobs((64, 64, 2), seed) for seed in range(3)], -1)
+    cine = read_cine(save("cine.nii.gz", frames, np.diag([1.5, 1.5, 8, 1])))
+    registration = Registration.load("cardiac")
+    found = register_frames(registration, cine, 0)
+    assert torch.equal(found, register_frames(Registration.load("cardiac", refine_steps=0), cine, 0))
+    assert registration.network.num_repeats == (3, 3, 1, 8)
+    classical = Registration.classical(2)  # all of its steps are of this kind
+    assert classical.without_refinement().network is classical.network

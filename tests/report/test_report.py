@@ -49,14 +49,14 @@ def test_a_histogram_counts_the_pairs_of_each_verdict():
     assert [(bar.y, bar.height) for bar in constant.bars] == [(0, 90)]
 
 
-def test_a_report_names_what_failed_and_what_it_does_not_show(registered, tmp_path, capsys):
+def test_a_report_names_what_failed_and_shows_no_other_results(registered, tmp_path, capsys):
     out = tmp_path / "out"
     registered(out / "a", "good", 0.1)
     registered(out / "b", "failed", 0.9)
     about = {"versions": versions()}
     (out / "summary.json").write_text(json.dumps({"failed": {"c": "c.nii is damaged", "a": "old"}, **about}))
-    (out / "cine").mkdir()
-    (out / "cine" / "metrics.json").write_text(json.dumps({"end_systole_frame": 3, **about}))
+    (out / "other").mkdir()
+    (out / "other" / "metrics.json").write_text(json.dumps({"accuracy": 3, **about}))
     pairs = [{"name": name, "fixed": "f.nii", "moving": "m.nii"} for name in "abcd"]
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
     main([str(out), "--datalist", str(tmp_path / "pairs.json"), "--most", "1"])
@@ -66,7 +66,6 @@ def test_a_report_names_what_failed_and_what_it_does_not_show(registered, tmp_pa
     assert "2 pairs registered, 2 not" in text
     assert re.search(r"<th scope=\"row\">c</th><td>c.nii is damaged</td>", text)
     assert re.search(r"<th scope=\"row\">d</th><td>There is no result.</td>", text)
-    assert "The results of 1 cine in this folder is not shown" in text
     assert "Pictures are shown of the worst pair; the others are in the table only." in text
     assert text.count('class="stage images"') == 3  # of one pair alone
     assert "http" not in re.sub(r"data:[^\"]*|http-equiv", "", text)

@@ -35,7 +35,7 @@ SCALED = (1, 99)  # percentiles of a frame that become 0 and 1
 def methods() -> dict[str, Register]:
     """The ways to track, by their names."""
     return {
-        "GraDIRN": partial(register_frames, Registration.load("cardiac", refine_steps=0)),
+        "GraDIRN": partial(register_frames, Registration.load("cardiac")),
         "Greedy NCC 2x2": partial(_slice_by_slice, partial(greedy, options=GREEDY)),
         "demons of SimpleITK": partial(_slice_by_slice, partial(demons, **DEMONS)),
     }

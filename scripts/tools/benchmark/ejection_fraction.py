@@ -53,7 +53,7 @@ def print_ejection_fractions(data: Path, figure: Path) -> None:
         data: the folder of ACDC.
         figure: the PNG to write.
     """
-    registration = Registration.load("cardiac", refine_steps=0)
+    registration = Registration.load("cardiac")
     found = {}
     for folder in sorted(path for path in data.iterdir() if path.is_dir()):
         found[int(folder.name.removeprefix("patient"))] = each = agreement(folder, registration)
