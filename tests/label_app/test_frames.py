@@ -46,6 +46,7 @@ def test_a_cine_has_volumes_and_strain_as_the_command_measures_them():
     assert params["peak_radial_percent"]["global"] > 10
     assert params["similarity"][0] == pytest.approx(1)
     assert min(params["similarity"]) > 0.9
+    assert (params["verdict"], params["reasons"]) == ("good", [])
     volumes = params["volumes_ml"]["LV"]
     assert params["ejection_fraction_percent"]["LV"] == pytest.approx(100 * (1 - min(volumes) / volumes[0]), abs=0.01)
     assert params["ejection_fraction_percent"]["LV"] == pytest.approx(40.6, abs=2)  # of metrics.json
