@@ -56,8 +56,8 @@ def draw_bullseye(strain: Strain, path: Path) -> None:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2, 3.8), layout="constrained", dpi=110)
-    axis = figure.add_subplot(projection="polar")
+    figure = Figure(figsize=(4.2, 3.8), dpi=110)
+    axis = figure.add_axes((0.1, 0.03, 0.8, 0.88), projection="polar")  # a layout that is found draws all of it twice
     colours: list[float] = []
     bars = []
     number = 1

@@ -105,7 +105,7 @@ def write_cine_results(
             draw_bullseye(strain, temporary / "bullseye.png")
         draw_curves(tracked, strain, temporary / "curves.png")
         said = {**tracked.verdict.as_dict(), "evidence": tracked.evidence}
-        content = {"verdict": said, **found, "warnings": list(tracked.warnings), **extra, "versions": versions()}
+        content = {"verdict": said, **found, "warnings": tracked.warnings, **extra, "versions": versions()}
         (temporary / "metrics.json").write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
 
 

@@ -46,7 +46,7 @@ class TrackedCine:
     reference: int
     ddf: torch.Tensor
     departed: Mapping[int, int] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)
 
     @cached_property
     def strain(self) -> Strain | None:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..deformation.grid import by_image, lattice
-from ..deformation.jacobian import jacobian_determinant
+from ..deformation.grid import lattice
 from ..images.intensities import find_range
 from ..networks.similarity import local_moments
 from ..verdict.evidence import WINDOW
@@ -167,21 +166,28 @@ def _scaled(images: torch.Tensor) -> torch.Tensor:
 
 def _of_motion(tracked: TrackedCine) -> dict[str, float]:
     """Whether the heart goes one way and comes back, and whether the displacement folds."""
-    fields = tracked.ddf[:, :, *tracked.surroundings(MARGIN)]
-    found = {"folding_percent": 100 * max(float((_determinants(ddf) <= 0).float().mean()) for ddf in fields)}
-    if len(fields) >= WHOLE_CYCLE:
+    i, j, k = tracked.surroundings(MARGIN)
+    found = {"folding_percent": 100 * float(_folded(tracked.ddf[:, :, i, j, k]).max())}
+    if len(tracked.ddf) >= WHOLE_CYCLE:
         label = tracked.cine.label
         points = tracked.ddf.flatten(2) if label is None else tracked.ddf[:, :, label.as_tensor()[0] != 0]
-        steps = (points.roll(-1, 0) - points).norm(dim=1).mean(1)
-        farthest = float(points.norm(dim=1).mean(1).max())
+        steps = torch.hypot(*(points.roll(-1, 0) - points).unbind(1)).mean(1)
+        farthest = float(torch.hypot(*points.unbind(1)).mean(1).max())
         if farthest > 0:
             found["travel"] = float(steps.sum()) / (2 * farthest)
             found["closure"] = float(steps[-1]) / farthest
     return found
 
 
-def _determinants(ddf: torch.Tensor) -> torch.Tensor:
-    return jacobian_determinant(by_image(ddf, 2))
+def _folded(ddf: torch.Tensor) -> torch.Tensor:
+    """The part of the voxels of each frame, (T, 2, X, Y, Z), whose determinant by forward differences is not positive.
+
+    All frames at once, which takes a fifth of the time of :func:`~scripts.deformation.jacobian.jacobian_determinant`.
+    """
+    along_i = ddf[:, :, 1:, :-1] - ddf[:, :, :-1, :-1]
+    along_j = ddf[:, :, :-1, 1:] - ddf[:, :, :-1, :-1]
+    determinant = (1 + along_i[:, 0]) * (1 + along_j[:, 1]) - along_i[:, 1] * along_j[:, 0]
+    return (determinant <= 0).float().mean((1, 2, 3))
 
 
 def _label_fit(image: np.ndarray, cavity: np.ndarray, wall: np.ndarray) -> float:

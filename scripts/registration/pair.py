@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -273,7 +272,8 @@ class Registration:
             found = read_cine(cine, label, label_frame, names, rv_insertion)
             tracked = track(found, partial(register_frames, self))
             _ = tracked.strain  # it may warn, too
-        return replace(tracked, warnings=tuple(texts))
+        tracked.warnings.extend(texts)
+        return tracked
 
     def register(self, inputs: Mapping[str, Any], data: Data) -> RegisteredPair:
         """Register a preprocessed pair.
