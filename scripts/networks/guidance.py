@@ -105,6 +105,13 @@ class GuidanceLayout:
         masks, contrasts, labels = (part if part.shape[1] else None for part in parts)
         return pair, Guidance(masks, contrasts, labels, self.landmarks)
 
+    def exchange(self, image: torch.Tensor) -> tuple[torch.Tensor, GuidanceLayout]:
+        """Exchange the moving and the fixed side of an input of the network, shape (C, *spatial), and of the layout."""
+        widths = [1, int(self.masks), self.contrasts, self.labels]
+        sides = image.split([width for width in widths for _ in range(2)])
+        known = self.landmarks and replace(self.landmarks, fixed=self.landmarks.moving, moving=self.landmarks.fixed)
+        return torch.cat([sides[n ^ 1] for n in range(len(sides))]), replace(self, landmarks=known)
+
     def select(self, first: int, count: int) -> GuidanceLayout:
         """Return the layout of some samples of a batch."""
         return replace(self, landmarks=self.landmarks and self.landmarks.select(first, count))

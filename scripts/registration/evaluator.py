@@ -16,6 +16,8 @@ from monai.data import Dataset
 from monai.engines import SupervisedEvaluator
 
 from ..results.measures import flatten
+from ..results.names import ERROR_MAP
+from ..results.registered import UNKNOWN_ERRORS
 from ..results.summary import EvaluationSummary
 from ..results.writer import RegistrationWriter
 from ..support.errors import InputError, find_input_error
@@ -95,6 +97,8 @@ class PairEvaluator(SupervisedEvaluator):
         self._forget()
         start = time.perf_counter()
         if self.writer is not None:
+            if ERROR_MAP in self.writer.outputs and self.registration.error_model is None:
+                raise InputError(UNKNOWN_ERRORS)
             self.writer.prepare(self.dataset.data)
         if self.summary is not None:
             self.summary.prepare()

@@ -14,13 +14,14 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.networks.utils import eval_mode
+from monai.utils import convert_to_tensor
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..cohorts.datalist import split_contrasts
 from ..cohorts.tasks import find_task
 from ..deformation.formats import read_displacement
-from ..deformation.grid import to_native_ddf
+from ..deformation.grid import as_volume, by_image, to_native_ddf
 from ..deformation.transforms import Transform, before_network
 from ..images.loading import Source
 from ..networks import LNCC, Demons, GraDIRN, initialise
@@ -34,7 +35,9 @@ from ..support.files import user_path
 from ..support.fingerprint import fingerprint
 from ..support.keys import BRAIN_MASKS, LANDMARKS
 from ..support.notices import collect_warnings, image_name
-from ..verdict import Judge, find_evidence
+from ..verdict import ErrorModel, Judge, error_features, find_evidence, find_tissue
+from ..verdict.error_map import halved
+from ..verdict.evidence import LARGEST
 from .inferer import RegistrationInferer
 from .preprocessing import preprocess_pair
 
@@ -66,6 +69,7 @@ class Registration:
         measure: computes the ``metrics`` of a result; by default those that ``inference.yaml`` writes.
         fill: intensity of a warped image outside of the moving image; None means the minimum of the moving image.
         judge: gives the ``verdict`` of a result; by default only warnings make it doubtful.
+        error_model: gives the ``error_mm`` of a result; None means that there is none.
 
     Example::
 
@@ -86,6 +90,7 @@ class Registration:
         measure: Callable[[RegisteredPair], dict[str, Any]] | None = None,
         fill: float | None = None,
         judge: Judge | None = None,
+        error_model: ErrorModel | None = None,
     ) -> None:
         self.network = network
         self.preprocessing = preprocessing
@@ -96,6 +101,7 @@ class Registration:
         self.measure = measure or MeasurePair(self.spatial_dims, inverse=True)
         self.fill = None if fill is None else number("fill", fill)
         self._judge = judge or Judge({})  # what it has learned does not change a displacement
+        self.error_model = error_model
 
     @classmethod
     def load(
@@ -300,6 +306,8 @@ class Registration:
         result.judge = self._judge if ddf is not None else Judge({})
         result.seconds = {"network": times[1] - times[0], "native_grid": times[2] - times[1]}
         result.settings = self.settings
+        if ddf is not None and self.error_model is not None:
+            result.expect_error = partial(self.expect_error, data, ddf)
         return result
 
     def without_refinement(self) -> Registration:
@@ -343,6 +351,35 @@ class Registration:
         if not torch.isfinite(ddf).all():
             raise InputError("the network gave a displacement that is not finite: expected weights that fit its data.")
         return ddf
+
+    def expect_error(self, data: Data, ddf: torch.Tensor) -> MetaTensor:
+        """Compute the error that is to be expected of a ddf, for which the images are registered the other way round.
+
+        Args:
+            data: the result of ``preprocessing``.
+            ddf: the result of :meth:`predict`, shape (3, X, Y, Z).
+
+        Returns:
+            the length of the error in mm, and 1 where there is tissue, shape (2, X, Y, Z), on the network's grid; of a
+            large or fine one with half as many voxels along each axis.
+        """
+        assert self.error_model is not None
+        affine, dims = data["fixed"].affine.double(), self.spatial_dims
+        image, field = convert_to_tensor(data["image"], track_meta=False), ddf
+        halve = data.get("fine", False)  # what was learned is for the network's grid
+        while dims == 3 and (halve or field[0].numel() > LARGEST):
+            image, field, affine = halved(image, field, affine)
+            halve = False
+        layout = data.get("layout")
+        exchanged, back_layout = (layout or GuidanceLayout()).exchange(image)
+        back = self.predict(exchanged, layout and back_layout)
+        pairs, fields, backs = (by_image(part, dims) for part in (image[:2].cpu(), field, back))
+        tissue = find_tissue(pairs)
+        errors = torch.zeros_like(pairs[:, :1])
+        if tissue.any():
+            errors = self.error_model(error_features(pairs, fields, backs), tissue)
+        voxel = float(affine[:3, :dims].norm(dim=0).log().mean().exp())  # mm
+        return MetaTensor(as_volume(torch.cat([voxel * errors, tissue.float()], 1), dims), affine=affine)
 
     def result(self, inputs: Mapping[str, Any], data: Data, ddf: torch.Tensor | None) -> RegisteredPair:
         """Resample a ddf from the network's grid to the fixed image's own grid.

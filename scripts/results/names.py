@@ -9,7 +9,7 @@ from typing import Any
 
 from ..support.errors import InputError
 
-__all__ = ["OUTPUTS", "USUAL", "check_scheme", "every_name", "file_names"]
+__all__ = ["ERROR_MAP", "OUTPUTS", "USUAL", "check_scheme", "every_name", "file_names"]
 
 OUTPUTS = (
     "moving_warped.nii.gz",
@@ -20,10 +20,12 @@ OUTPUTS = (
     "alignment.mat",
     "brain_mask_fixed.nii.gz",
     "brain_mask_moving.nii.gz",
+    "error_mm.nii.gz",
     "overview.png",
     "metrics.json",
 )
-USUAL = tuple(file for file in OUTPUTS if not file.startswith("brain_mask"))  # the others are written on request
+ERROR_MAP = "error_mm.nii.gz"
+USUAL = tuple(file for file in OUTPUTS if not file.startswith(("brain_mask", "error")))  # the others are on request
 SCHEMES = (None, "bids")
 ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9]+)")  # of BIDS: a key and its value
 STARTS = ("sub-", "tpl-")  # of a name of BIDS
@@ -68,6 +70,7 @@ def file_names(inputs: Mapping[str, Any], scheme: str | None) -> dict[str, str]:
         "alignment.mat": _name({**there, "desc": "alignment"}, "xfm.mat"),
         "brain_mask_fixed.nii.gz": _name({**shared, "space": space, "desc": "brain"}, "mask.nii.gz"),
         "brain_mask_moving.nii.gz": _name({**shared, "space": source, "desc": "brain"}, "mask.nii.gz"),
+        "error_mm.nii.gz": _name({**image, "desc": "error"}, "map.nii.gz"),
         "overview.png": _name({**there, "desc": "overview"}, "xfm.png"),
         "metrics.json": "metrics.json",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
@@ -9,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import to_affine_nd
@@ -19,6 +21,7 @@ from ..deformation.inversion import Inverse, invert_on_grid
 from ..deformation.jacobian import jacobian_determinant
 from ..deformation.transforms import Chain, before_network
 from ..images.intensities import find_range, tissue_floor
+from ..support.errors import InputError
 from ..support.files import user_path
 from ..support.keys import BRAIN_MASKS, IMAGES
 from ..support.notices import collect_warnings
@@ -26,7 +29,12 @@ from ..verdict import Judge, Verdict
 from .names import check_scheme
 from .writer import choose_outputs, write_results
 
-__all__ = ["RegisteredPair"]
+__all__ = ["UNKNOWN_ERRORS", "RegisteredPair"]
+
+UNKNOWN_ERRORS = (
+    "error_mm: nothing is known of the errors of this registration: expected the network of a shipped task, or of one "
+    "that python -m scripts.tools.errors has learned."
+)
 
 
 class RegisteredPair:
@@ -55,6 +63,8 @@ class RegisteredPair:
         warnings: warnings about the images or the result, one line each.
         evidence: what the verdict is made of, see :func:`~scripts.verdict.find_evidence`.
         judge: makes the verdict.
+        expect_error: computes the expected error in mm on the network's grid, and where there is tissue, (2, X, Y, Z);
+            None where nothing was learned of the registration's errors.
         settings: a text that changes with the options of the registration, or None.
         seconds: time of each stage: ``read``, ``network``, ``native_grid`` and, after saving, ``write``.
     """
@@ -87,6 +97,7 @@ class RegisteredPair:
         self.warnings: list[str] = []
         self.evidence: dict[str, float] = {}
         self.judge = Judge({})
+        self.expect_error: Callable[[], MetaTensor] | None = None
         self.settings: str | None = None
         self.seconds: dict[str, float] = {}
         self._measure = measure
@@ -123,6 +134,39 @@ class RegisteredPair:
         """The Jacobian determinant of x + ddf(x), (1, X, Y, Z): below 0 the field folds."""
         determinant = jacobian_determinant(by_image(self.ddf, self.spatial_dims))
         return self._on_fixed_grid(as_volume(determinant, self.spatial_dims)[None], self.moving)
+
+    @cached_property
+    def error_mm(self) -> MetaTensor:
+        """The expected length of the error of the displacement in mm, (1, X, Y, Z).
+
+        It is 0 where the fixed image has background or the network saw nothing. It takes a second registration, from
+        the fixed to the moving image.
+
+        Raises:
+            InputError: when nothing was learned of the errors of this registration.
+        """
+        if self.expect_error is None:
+            raise InputError(UNKNOWN_ERRORS)
+        start = time.perf_counter()
+        expected = self.expect_error()
+        to_network = torch.linalg.solve(expected.affine.double(), self.fixed.affine.double())
+        shape, plain = self.fixed.shape[1:], convert_to_tensor(expected, track_meta=False)
+
+        def locate(rows: slice) -> torch.Tensor:
+            return apply_affine(to_network, lattice(shape, rows=rows))
+
+        errors = sample_grid(plain[:1], shape, locate) * sample_grid(plain[1:], shape, locate, "nearest", fill=0)
+        self.seconds["error_map"] = time.perf_counter() - start
+        return self._on_fixed_grid(errors, self.moving)
+
+    @property
+    def expected_error_mm(self) -> dict[str, float]:
+        """The ``mean`` and the ``percentile95`` of :attr:`error_mm` in the tissue; NaN where there is none."""
+        errors = convert_to_tensor(self.error_mm, track_meta=False).numpy()
+        errors = errors[errors > 0]
+        if not errors.size:
+            return {"mean": math.nan, "percentile95": math.nan}
+        return {"mean": float(errors.mean(dtype=np.float64)), "percentile95": float(np.percentile(errors, 95))}
 
     @property
     def inverse(self) -> MetaTensor:
@@ -194,7 +238,7 @@ class RegisteredPair:
         Args:
             folder: the folder for the files; it is made if it does not exist.
             overwrite: replace existing files with these names.
-            outputs: names without their endings, such as ``["displacement"]``; None means all of them.
+            outputs: names without their endings, such as ``["displacement"]``; None means the usual ones.
             names: ``bids`` for names of BIDS derivatives.
 
         Raises:

@@ -30,7 +30,7 @@ from ..support.files import (
     user_path,
 )
 from ..support.keys import CONTRASTS, FILES, IMAGES
-from .names import OUTPUTS, USUAL, check_scheme, every_name, file_names
+from .names import ERROR_MAP, OUTPUTS, USUAL, check_scheme, every_name, file_names
 from .overview import draw_overview
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def choose_outputs(names: Sequence[str] | str | None) -> tuple[str, ...]:
     """Return the files of ``OUTPUTS`` with these names; ``metrics.json`` is always one of them.
 
     Args:
-        names: names without their endings, such as ``displacement``; None means all files but the masks of brains.
+        names: names without their endings, such as ``displacement``; None means :data:`~.names.USUAL`.
 
     Raises:
         InputError: when there is no such file.
@@ -184,6 +184,8 @@ def write_results(
     if not overwrite and any((folder / name).exists() for name in every):
         raise InputError(f"{folder} holds the result of a registration: expected an empty folder, or overwrite.")
     metrics = result.metrics
+    if ERROR_MAP in outputs:
+        metrics = {**metrics, "expected_error_mm": result.expected_error_mm}
     start = time.perf_counter()
     checksums = _checksums(result.inputs, result.weights)
     fixed, moving = (as_nifti(result.inputs[key], key) for key in IMAGES)
@@ -255,6 +257,8 @@ def _write(file: str, result: RegisteredPair, fixed: nib.Nifti1Image, moving: ni
             save_image(ddf_to_itk(np.asarray(result.inverse), moving), path)
         case "jacobian_determinant":
             scalar(result.jacobian)
+        case "error_mm":
+            scalar(result.error_mm)
         case "alignment" if "displacement" not in result.inputs and not np.array_equal(result.alignment, np.eye(4)):
             write_transform(Chain([Affine(result.alignment)]), path, Images(fixed, moving))
         case "brain_mask_fixed" | "brain_mask_moving" as key if key in result.brain_masks:

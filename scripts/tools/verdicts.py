@@ -319,17 +319,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = {task: list(group) for task, group in groupby(_read(options.files), key=lambda row: str(row["task"]))}
     if options.command == "learn":
         known = json.loads(options.verdicts.read_text()) if options.verdicts.exists() else {}
-        learned = {**known, **{task: asdict(learn(of_task)) for task, of_task in rows.items()}}
-        text = json.dumps(_rounded(learned), indent=1) + "\n"
-        replace_file(options.verdicts, lambda path: path.write_text(text))
+        learned = {task: known.get(task, {}) | asdict(learn(of_task)) for task, of_task in rows.items()}
+        write_rounded(known | learned, options.verdicts)
         return
     for task, of_task in rows.items():
         print(f"\n{task}\n\n{test(of_task, read_judge(options.verdicts, task))}")
 
 
+def write_rounded(content: Row, file: Path) -> None:
+    """Write what was learned for each task as JSON, with five digits of each number."""
+    text = json.dumps(_rounded(content), indent=1) + "\n"
+    replace_file(file, lambda path: path.write_text(text))
+
+
 def _rounded(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _rounded(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_rounded(value) for value in content]
     return float(f"{content:.5g}")
 
 

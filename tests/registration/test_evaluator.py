@@ -53,6 +53,7 @@ class Recorder:
     """Stands for the writer, or for the summary of all pairs."""
 
     output_dir = "here"
+    outputs = ()
 
     def __init__(self, done=()):
         self.prepared, self.written, self.done = 0, [], done

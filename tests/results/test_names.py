@@ -62,6 +62,7 @@ def test_all_names_of_a_pair():
         "alignment.mat": "sub-1_ses-2_from-ses2_to-ses1_mode-image_desc-alignment_xfm.mat",
         "brain_mask_fixed.nii.gz": "sub-1_ses-2_space-ses1_desc-brain_mask.nii.gz",
         "brain_mask_moving.nii.gz": "sub-1_ses-2_space-ses2_desc-brain_mask.nii.gz",
+        "error_mm.nii.gz": "sub-1_ses-2_space-ses1_desc-error_map.nii.gz",
         "overview.png": "sub-1_ses-2_from-ses2_to-ses1_mode-image_desc-overview_xfm.png",
         "metrics.json": "metrics.json",
     }
