@@ -26,6 +26,7 @@ from ..deformation.transforms import Transform, before_network
 from ..images.loading import Source
 from ..networks import LNCC, Demons, GraDIRN, initialise
 from ..networks.guidance import GuidanceLayout
+from ..networks.kernels.filters import window_mean
 from ..networks.similarity import Similarity
 from ..results.measures import MeasurePair
 from ..results.registered import RegisteredPair
@@ -379,7 +380,8 @@ class Registration:
         if tissue.any():
             errors = self.error_model(error_features(pairs, fields, backs), tissue)
         voxel = float(affine[:3, :dims].norm(dim=0).log().mean().exp())  # mm
-        return MetaTensor(as_volume(torch.cat([voxel * errors, tissue.float()], 1), dims), affine=affine)
+        shown = (window_mean(tissue.float(), 3) > 0.5).float()  # without single dark voxels
+        return MetaTensor(as_volume(torch.cat([voxel * errors, shown], 1), dims), affine=affine)
 
     def result(self, inputs: Mapping[str, Any], data: Data, ddf: torch.Tensor | None) -> RegisteredPair:
         """Resample a ddf from the network's grid to the fixed image's own grid.

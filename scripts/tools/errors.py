@@ -37,10 +37,12 @@ class Deformation(NamedTuple):
     Attributes:
         length: of the displacement: its 95th percentile.
         smoothness: the standard deviation of the Gaussian filter that makes noise a displacement.
+        texture: the largest standard deviation, of images in [0, 1], of what only one of the two subjects has.
     """
 
     length: tuple[float, float]
     smoothness: tuple[float, float]
+    texture: float = 0.0
 
 
 class Sample(NamedTuple):
@@ -57,20 +59,23 @@ class Sample(NamedTuple):
     errors: torch.Tensor
 
 
-# as long as the displacements between subjects
+# as long and as rough as the displacements of real pairs, and images that are as unlike
 DEFORMATIONS = {
     "cardiac": Deformation((1, 7), (7, 17)),
-    "hippocampus": Deformation((1, 5), (4, 10)),
-    "brain": Deformation((1, 4), (5, 13)),
+    "hippocampus": Deformation((1, 5), (4, 10), 0.15),
+    "brain": Deformation((1, 4), (3, 9), 0.1),
 }
 GAMMA = (0.8, 1.25)
 NOISE = (0.01, 0.06)  # standard deviations, of images in [0, 1]
+TEXTURE = (1.0, 2.5)  # voxels: how smooth it is
 SLICES = 3  # in the middle of a stack
+CROP = 64  # voxels: the longest side of a volume; of a larger one the middle is taken, which saves time
+MARGIN = 4  # voxels of such a middle that are not measured, since what lies beyond its border is missing
 VOXELS = 3000  # of each pair
 DECAY = 1e-3
 SMALLEST = 0.05  # voxels: errors below it are as good as this one
 STEPS = 20  # of the table from the weighted sum to the error
-NUMBERS = {"learn": (60, 12), "test": (80, 20)}  # of synthetic pairs, and of those of brains, which take longer
+NUMBERS = {"learn": (60, 16), "test": (80, 20)}  # of synthetic pairs, and of those of brains, which take longer
 
 
 def images_of(pairs: Sequence[Pair]) -> list[Path]:
@@ -99,9 +104,12 @@ def draw(
     longest = torch.from_numpy(np.percentile(lengths, 95, axis=1)).float()
     field *= (random.uniform(*deformation.length) / longest).view(-1, *[1] * (image.ndim - 1))
     level = random.uniform(*NOISE)
-    pair = [image, warp(image, field).clamp(min=0) ** random.uniform(*GAMMA)]
-    noisy = [part + level * torch.randn(part.shape, generator=generator) * (part > 0) for part in pair]
-    return torch.cat(noisy, 1).clamp(0, 1), field
+    pair = torch.cat([image, warp(image, field).clamp(min=0) ** random.uniform(*GAMMA)], 1)
+    noise = level * torch.cat([torch.randn(image.shape, generator=generator) for _ in range(2)], 1)
+    if deformation.texture:
+        texture = gaussian(torch.randn(pair.shape, generator=generator), random.uniform(*TEXTURE))
+        noise += random.uniform(0, deformation.texture) * texture / texture.std()
+    return (pair + noise * (pair > 0)).clamp(0, 1), field
 
 
 def measure(register: Registration, file: Path, deformation: Deformation, random: np.random.Generator) -> Sample:
@@ -111,13 +119,26 @@ def measure(register: Registration, file: Path, deformation: Deformation, random
     if dims == 2:
         first = max(0, (len(image) - SLICES) // 2)
         image = image[first : first + SLICES]
-    pairs, truth = draw(image[:, 1:2], deformation, random)
+    pairs, truth, inside = _middle(*draw(image[:, 1:2], deformation, random))
     there, back = (by_image(register.predict(as_volume(way, dims)), dims) for way in (pairs, pairs.flip(1)))
     values = error_features(pairs, there, back).movedim(1, -1)
-    tissue = find_tissue(pairs)[:, 0]
+    tissue = (find_tissue(pairs) & inside)[:, 0]
     values, errors = values[tissue], length((there - truth).movedim(1, 0))[tissue]
     chosen = torch.from_numpy(random.permutation(len(errors))[:VOXELS])
     return Sample(values[chosen], values.mean(0), errors[chosen])
+
+
+def _middle(pairs: torch.Tensor, field: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cut the middle out of large volumes; slices stay. The last result is where to measure, (B, 1, *spatial)."""
+    inside = torch.ones_like(pairs[:, :1], dtype=torch.bool)
+    for axis in range(2, pairs.ndim) if pairs.ndim == 5 else ():
+        size = pairs.shape[axis]
+        if size > CROP:
+            first = (size - CROP) // 2
+            pairs, field, inside = (part.narrow(axis, first, CROP) for part in (pairs, field, inside))
+            rows = torch.arange(CROP).view(-1, *[1] * (pairs.ndim - 1 - axis))
+            inside = inside & (rows >= MARGIN) & (rows < CROP - MARGIN)
+    return pairs, field, inside
 
 
 def measure_all(register: Registration, task: str, files: Sequence[Path], number: int, seed: int) -> list[Sample]:
@@ -196,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     testing.add_argument("--pairs", type=int, default=0, help="compare so many real pairs with their Dice, too")
     for command in (learning, testing):
         command.add_argument("task", choices=TASKS)
-        command.add_argument("--number", type=int, help="of synthetic pairs (default: 60 and 80, or 12 and 20 brains)")
+        command.add_argument("--number", type=int, help="of synthetic pairs (default: 60 and 80, or 16 and 20 brains)")
         command.add_argument("--data", type=Path, default=DATA, help="folder with the data sets (default: %(default)s)")
         command.add_argument("--brains", type=Path, default=BRAINS, help="label maps that scripts.prepare has prepared")
         command.add_argument("--verdicts", type=Path, default=SHIPPED, help="default: %(default)s")

@@ -6,7 +6,7 @@ import torch
 
 from scripts.networks.kernels.sampling import warp
 from scripts.tools import errors as tool
-from scripts.tools.errors import Deformation, Sample, draw, images_of, learn
+from scripts.tools.errors import Deformation, Sample, _middle, draw, images_of, learn
 from scripts.tools.verdicts import Pair
 from scripts.verdict.error_map import FEATURES
 
@@ -72,3 +72,24 @@ def test_every_image_is_taken_once(tmp_path):
     files = [tmp_path / f"{n}.nii.gz" for n in range(3)]
     pairs = [Pair("", files[n], files[(n + k) % 3], files[0], files[0]) for n in range(3) for k in (1, 2)]
     assert sorted(images_of(pairs)) == files
+
+
+def test_the_middle_of_a_large_volume_is_measured_without_its_border():
+    places = torch.arange(70.0).view(1, 1, 70, 1, 1).expand(1, 2, 70, 64, 5)
+    pairs, field, inside = _middle(places, places[:, :1].expand(1, 3, 70, 64, 5))
+    assert pairs.shape == (1, 2, 64, 64, 5)
+    assert torch.equal(field[:, :2], pairs)
+    assert pairs[0, 0, [0, -1], 0, 0].tolist() == [3, 66]
+    assert inside[0, 0].sum() == 56 * 64 * 5  # the second axis is whole
+    slices = torch.rand(3, 2, 80, 80)
+    assert torch.equal(_middle(slices, slices)[0], slices)
+
+
+def test_what_only_one_subject_has_is_in_both_images(monkeypatch):
+    monkeypatch.setattr(tool, "NOISE", (0.0, 0.0))
+    monkeypatch.setattr(tool, "GAMMA", (1.0, 1.0))
+    image = torch.full((1, 1, 24, 24, 24), 0.5)
+    pairs, _ = draw(image, Deformation((1, 1), (3, 3), 0.1), np.random.default_rng(0))
+    moving, fixed = (part.flatten() for part in pairs[0])
+    assert 0 < moving.std() <= 0.11
+    assert abs(np.corrcoef(moving, fixed)[0, 1]) < 0.2
