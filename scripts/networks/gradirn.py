@@ -76,7 +76,8 @@ class GraDIRN(nn.Module):
         regularizer: the learned part of the step, one CNN or one for each level; None leaves it out.
         update: ``add`` steps to the displacement, as published, or ``compose`` them with it.
         ddf_smoothing: standard deviation of a Gaussian filter of the displacement after each step, in voxels of its
-            level: the regularizer of the demons algorithm, in addition to the learned one; 0 is none.
+            level: the regularizer of the demons algorithm, in addition to the learned one; 0 is none. One value or one
+            for each level.
         features: learned channels of the images that drive the ``Demons`` step together with the intensities.
         backprop: how a training uses memory.
 
@@ -101,7 +102,7 @@ class GraDIRN(nn.Module):
         step: StepRule | Sequence[StepRule] = Gradient("ssd"),
         regularizer: CNN | Sequence[CNN | None] | None = CNN(32),
         update: str = "add",
-        ddf_smoothing: float = 0.0,
+        ddf_smoothing: float | Sequence[float] = 0.0,
         features: Features | None = None,
         backprop: Backprop = Backprop(),
     ) -> None:
@@ -113,6 +114,7 @@ class GraDIRN(nn.Module):
         num_levels = _count_levels(num_blocks, num_repeats)
         rules: tuple[StepRule, ...] = for_each_level("step", step, num_levels)
         cnns: tuple[CNN | None, ...] = for_each_level("regularizer", regularizer, num_levels)
+        smoothings: tuple[float, ...] = for_each_level("ddf_smoothing", ddf_smoothing, num_levels)
         self.used_features = features.used_on(num_levels) if features else (0,) * num_levels
         if any(count and isinstance(rule, Gradient) for count, rule in zip(self.used_features, rules)):
             raise InputError("features need the Demons step on the levels that use them, got Gradient.")
@@ -125,9 +127,9 @@ class GraDIRN(nn.Module):
         self.features = features.build(spatial_dims) if features else None
         self.levels = nn.ModuleList(
             nn.ModuleList(
-                Block(spatial_dims, rule, cnn, update, ddf_smoothing, count, backprop.checkpoint) for _ in range(blocks)
+                Block(spatial_dims, rule, cnn, update, smoothing, count, backprop.checkpoint) for _ in range(blocks)
             )
-            for blocks, rule, cnn, count in zip(num_blocks, rules, cnns, self.used_features)
+            for blocks, rule, cnn, smoothing, count in zip(num_blocks, rules, cnns, smoothings, self.used_features)
         )
         initialise(self)
 

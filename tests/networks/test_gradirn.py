@@ -207,6 +207,7 @@ def test_wrong_shapes_are_refused(shape):
         ({"num_blocks": (0, 0, 0)}, "no step"),
         ({"update": "exp"}, "unknown update 'exp': expected one of add, compose"),
         ({"regularizer": (CNN(16), None)}, "regularizer must be one value or one for each of 3 levels, got \\(CNN"),
+        ({"ddf_smoothing": (0.5, 0.0)}, "ddf_smoothing must be one value or one for each of 3 levels"),
         ({"step": [Gradient(), Demons()]}, "step must be one value or one for each of 3 levels"),
         ({"features": Features(2, used=(2, 0))}, "used features must be one value or one for each of 3 levels"),
         ({"features": Features(2, used=3)}, "used features must be numbers from 0 to 2, got \\(3, 3, 3\\)"),
@@ -513,3 +514,15 @@ def test_only_explicit_steps_fit_a_finer_grid():
     assert not GraDIRN(2, [1, 0], [1, 0], demons, None).has_fine_steps
     assert not GraDIRN(2, [1, 1], [1, 1], demons, None, features=Features(count=2)).has_fine_steps
     assert GraDIRN(2, [1, 1], [1, 1], demons, [CNN(4), None]).has_fine_steps
+
+
+def test_each_level_may_have_its_own_smoothing_of_the_displacement():
+    image = torch.cat([smooth_image((24, 20)), smooth_image((24, 20), seed=1)], 1)
+    options = {"step": Demons(LNCC(3), smoothing=1.0), "regularizer": None, "update": "compose"}
+    coarse, both = (
+        initialise(GraDIRN(2, (1, 1), (3, 3), **options, ddf_smoothing=smoothing), taus=2.0)
+        for smoothing in ((0.5, 0.0), 0.5)
+    )
+    steps, same = ([ddf for _, ddf in net.steps(image)] for net in (coarse, both))
+    torch.testing.assert_close(steps[2], same[2])
+    assert (steps[3] - same[3]).abs().max() > 1e-3
