@@ -42,6 +42,7 @@ __all__ = [
 
 NAN = float("nan")
 MOST_NAMED = 20  # ids in a warning
+LOSS = 0.01  # of Dice, by a registration, that is not chance
 SURFACE_MEASURES = ("hausdorff", "hausdorff95", "surface_distance")
 
 
@@ -262,6 +263,12 @@ class MeasurePair:
             "dice": {name: dice_per_class(fixed, label, classes) for name, label in results.items()},
             "dice_not_counted": others,
         }
+        before, after = (overlap["dice"][name]["mean"] for name in results)
+        if after < before - LOSS:
+            warn(
+                f"{image_name(pair.label_moving)} fits {image_name(pair.label_fixed)} less well after the registration "
+                f"than before: Dice {after:.3f}, {before:.3f} before."
+            )
         if self.surfaces:
             spacing = [float(s) for s in pair.fixed.pixdim]
             for name, label in results.items():

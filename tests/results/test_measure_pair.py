@@ -142,3 +142,17 @@ def test_label_maps_without_a_common_id_are_named(caplog):
     metrics = MeasurePair(3)(registered(ramp(), label_fixed=fixed, label_moving=moving, **data))
     assert np.isnan(metrics["dice"]["after"]["mean"])
     assert "have no id in common, but 1 only in label_fixed, 255 only in label_moving: there is no Dice." in caplog.text
+
+
+def test_labels_that_fit_less_well_afterwards_are_a_warning(caplog):
+    fixed = (ramp() > 2).float()
+    warped = fixed.clone()
+    warped[5] = 0  # one of the four rows of the label: Dice 2 * 3 / (3 + 4)
+    labels = {"label_fixed": meta(fixed), "label_moving": meta(fixed)}
+    worse = registered(ramp(), **labels, label_resampled=fixed[None], label_warped=warped[None])
+    MeasurePair(3)(worse)
+    assert "less well after the registration than before: Dice 0.857, 1.000 before." in caplog.text
+    caplog.clear()
+    better = registered(ramp(), **labels, label_resampled=warped[None], label_warped=fixed[None])
+    MeasurePair(3)(better)
+    assert not caplog.text
