@@ -41,7 +41,7 @@ from ..images.loading import open_image
 from ..support.command_line import report_in_one_line
 from ..support.files import prepare_folder
 
-__all__ = ["Motion", "make_cine", "still_cine", "true_motion", "write_cine"]
+__all__ = ["Motion", "cut_out_heart", "make_cine", "still_cine", "true_motion", "write_cine"]
 
 LEAST_VOXELS = 20  # of the cavity and of the wall in a slice that has a motion of its own
 MOST_EMPTIED = 0.9  # of the area of the cavity
@@ -198,10 +198,8 @@ def write_cine(
     Raises:
         InputError: when a file is not usable.
     """
-    opened, names = open_image(image, "image"), label_names("acdc")
-    labelled = _relabelled(open_image(label, "label"), label_names(layout), names, wall)
-    opened, labelled = (_around(volume, labelled, margin) for volume in (opened, labelled))
-    truth = true_motion(read_cine(still_cine(opened), labelled, 0, names), motion)
+    opened, labelled = cut_out_heart(image, label, layout, wall, margin)
+    truth = true_motion(read_cine(still_cine(opened), labelled, 0, label_names("acdc")), motion)
     prepare_folder(output_dir)
     frames = make_cine(truth, motion)
     made = image_like(frames.clip(0).round().astype(np.uint16), opened)
@@ -211,6 +209,14 @@ def write_cine(
     save_image(labelled, output_dir / "label.nii.gz")
     save_image(displacement_image(truth), output_dir / "displacement.nii.gz")
     (output_dir / "truth.json").write_text(json.dumps(asdict(motion), indent=2) + "\n")
+
+
+def cut_out_heart(
+    image: Path, label: Path, layout: str, wall: float = 0.0, margin: int = 40
+) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+    """Read a frame and its label map, and cut away what lies far from the label; see :func:`write_cine`."""
+    labelled = _relabelled(open_image(label, "label"), label_names(layout), label_names("acdc"), wall)
+    return _around(open_image(image, "image"), labelled, margin), _around(labelled, labelled, margin)
 
 
 def _relabelled(

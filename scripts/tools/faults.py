@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-__all__ = ["FAULTS", "Fault", "replace_organ"]
+__all__ = ["FAULTS", "Fault", "fit", "replace_organ"]
 
 Pair = tuple[nib.Nifti1Image, nib.Nifti1Image]
 Fault = Callable[[nib.Nifti1Image, nib.Nifti1Image, np.random.Generator, int], Pair]
@@ -42,7 +42,7 @@ def turned(
     """Turn the voxels by quarters of a circle about their middle, the header as it was."""
     plane = [(0, 1), (0, 2), (1, 2)][int(random.integers(3)) if spatial_dims == 3 else 0]
     turns = quarters * int(random.choice((-1, 1)))
-    return _both(image, label, lambda values: _fit(np.rot90(values, turns, plane), values.shape))
+    return _both(image, label, lambda values: fit(np.rot90(values, turns, plane), values.shape))
 
 
 def cropped(image: nib.Nifti1Image, label: nib.Nifti1Image, random: np.random.Generator, spatial_dims: int) -> Pair:
@@ -133,6 +133,18 @@ def replace_organ(image: nib.Nifti1Image, other: nib.Nifti1Image) -> Pair:
     return _like(other, _values(other), affine), _like(other, np.zeros(other.shape, np.int16), affine)
 
 
+def fit(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Crop values, or pad them with zeros, about the middle."""
+    result = np.zeros(shape, values.dtype)
+    inside, there = [], []
+    for old, new in zip(values.shape, shape):
+        size = min(old, new)
+        inside.append(slice((old - size) // 2, (old - size) // 2 + size))
+        there.append(slice((new - size) // 2, (new - size) // 2 + size))
+    result[tuple(there)] = values[tuple(inside)]
+    return result
+
+
 FAULTS: dict[str, Fault] = {
     "mirrored": mirrored,
     "turned by 90 degrees": turned,
@@ -161,15 +173,3 @@ def _ids(label: nib.Nifti1Image) -> np.ndarray:
 
 def _like(image: nib.Nifti1Image, values: np.ndarray, affine: np.ndarray | None = None) -> nib.Nifti1Image:
     return nib.Nifti1Image(np.ascontiguousarray(values), image.affine if affine is None else affine)
-
-
-def _fit(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Crop or pad with zeros about the middle."""
-    result = np.zeros(shape, values.dtype)
-    inside, there = [], []
-    for old, new in zip(values.shape, shape):
-        size = min(old, new)
-        inside.append(slice((old - size) // 2, (old - size) // 2 + size))
-        there.append(slice((new - size) // 2, (new - size) // 2 + size))
-    result[tuple(there)] = values[tuple(inside)]
-    return result
