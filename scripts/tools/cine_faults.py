@@ -6,6 +6,8 @@ Good are the real end-diastolic and end-systolic frames of each patient, as a ci
 motion of a few patients, see :mod:`scripts.tools.cines`. Each of these few gets each fault, with the next one of the
 same data set as the other patient. The chosen set is ACDC's patients of odd number and Sunnybrook, whose labels have no
 wall; the reported one is ACDC's patients of even number. Each cell of the table is good / doubtful / failed.
+
+A second table counts, for the real frames, the warnings that a label belongs to another frame than is said.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import argparse
 import logging
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +32,7 @@ from ..images.loading import open_image
 from ..registration import Registration
 from ..support.command_line import report_in_one_line
 from ..support.errors import InputError
+from ..support.notices import collect_warnings
 from ..verdict import Verdict
 from ..verdict.judge import LEVELS
 from .cines import Motion, cut_out_heart, make_cine, still_cine, true_motion
@@ -61,6 +64,7 @@ class Heart(NamedTuple):
     layout: str = "acdc"
 
 
+Table = Mapping[str, Mapping[str, str]]
 Fault = Callable[[Heart, Heart, np.random.Generator], Heart]
 """Maps a heart, that of another patient on the same grid, and a generator to a cine with a fault."""
 
@@ -175,9 +179,52 @@ def hearts_of(pairs: Sequence[Pair], layout: str, patients: int) -> Iterator[tup
 
 def judge(register: Registration, heart: Heart) -> Verdict:
     """Track a heart and judge it, without the warning that its header has no orientation."""
-    frames = nib.Nifti1Image(heart.frames.astype(np.float32), heart.affine)
-    tracked = register.track(frames, nib.Nifti1Image(heart.label, heart.affine), 0, heart.layout)
+    tracked = register.track(*_images(heart), 0, heart.layout)
     return judge_cine(tracked.evidence, [text for text in tracked.warnings if NOT_COUNTED not in text])
+
+
+def count_verdicts(register: Registration, sets: Mapping[str, Sequence[Pair]], patients: int) -> Table:
+    """Return a row for each kind of cine, and a column for each data set: how many are good, doubtful and failed."""
+    counts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    for layout, pairs in sets.items():
+        for kind, patient, heart in hearts_of(pairs[::2], layout, patients):  # from end-diastole to end-systole
+            verdict = judge(register, heart)
+            counts[kind][layout][verdict.verdict] += 1
+            print(f"{patient}, {kind}: {verdict.describe()}", file=sys.stderr, flush=True)
+    return {
+        kind: {layout: " / ".join(str(found[level]) for level in LEVELS) for layout, found in row.items()}
+        for kind, row in counts.items()
+    }
+
+
+def count_warnings(sets: Mapping[str, Sequence[Pair]]) -> Table:
+    """Return how often a label, called that of its own frame or of the other one, is warned to fit another frame."""
+    labels = "end-diastole", "end-systole"  # of the fixed images, in turn
+    table: dict[str, dict[str, str]] = defaultdict(dict)
+    for layout, pairs in sets.items():
+        for n, name in enumerate(labels):
+            hearts = [real_frames(pair, layout) for pair in pairs[n::2]]
+            for said in (0, 1):
+                warned = sum(_fits_another(heart, said) for heart in hearts)
+                table[f"label of {name}, called {labels[n ^ said]}"][layout] = f"{warned} of {len(hearts)}"
+    return table
+
+
+def _fits_another(heart: Heart, frame: int) -> bool:
+    texts: list[str] = []
+    with collect_warnings(texts):
+        read_cine(*_images(heart), frame, label_names(heart.layout))
+    return any("--label_frame" in text for text in texts)
+
+
+def _images(heart: Heart) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+    return nib.Nifti1Image(heart.frames.astype(np.float32), heart.affine), nib.Nifti1Image(heart.label, heart.affine)
+
+
+def _markdown(table: Table) -> str:
+    columns = list(next(iter(table.values())))
+    rows = [["", *columns], ["---"] * (1 + len(columns)), *([name, *row.values()] for name, row in table.items())]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _any_frame(heart: Heart, random: np.random.Generator) -> int:
@@ -210,21 +257,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)  # of faults that are planted
-    register = Registration.load("cardiac", device="cpu")
-    pairs = pairs_of("cardiac", options.set == "reported", options.data, options.data)[::2]  # from ED to ES
+    pairs = pairs_of("cardiac", options.set == "reported", options.data, options.data)
     if not pairs:
         raise InputError(f"--data {options.data}: expected the folders acdc and sunnybrook of the data sets.")
-    counts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    for layout, group in groupby(pairs, lambda pair: pair.fixed.parents[1].name):
-        for kind, patient, heart in hearts_of(list(group), layout, options.patients):
-            verdict = judge(register, heart)
-            counts[kind][layout][verdict.verdict] += 1
-            print(f"{patient}, {kind}: {verdict.describe()}", file=sys.stderr, flush=True)
-    layouts = list(next(iter(counts.values())))
-    print(f"| | {' | '.join(layouts)} |\n{'|---' * (len(layouts) + 1)}|")
-    for kind, found in counts.items():
-        cells = [" / ".join(str(found[layout][level]) for level in LEVELS) for layout in layouts]
-        print(f"| {' | '.join([kind, *cells])} |")
+    sets = {layout: list(found) for layout, found in groupby(pairs, lambda pair: pair.fixed.parents[1].name)}
+    print(_markdown(count_verdicts(Registration.load("cardiac", device="cpu"), sets, options.patients)))
+    print(f"\n{_markdown(count_warnings(sets))}")
 
 
 if __name__ == "__main__":
