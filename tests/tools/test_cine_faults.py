@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from scripts.tools.cine_faults import FAULTS, Heart, known_motion, on_grid_of
+from scripts import Registration
+from scripts.tools.cine_faults import FAULTS, Heart, count_warnings, judge, known_motion, on_grid_of
+from scripts.tools.verdicts import Pair
 
 from ..conftest import blobs
 
@@ -101,18 +103,51 @@ def test_another_heart_on_the_grid_of_a_heart(hearts):
     assert np.array_equal(moved.affine, np.eye(4))
 
 
-def test_a_known_motion_is_the_same_each_time_and_shows_no_wall_that_was_drawn(save):
+def rings(inner):
+    """A cavity of this radius in a wall of radius 11: ids of ACDC in two slices of 60 x 60."""
     r = np.hypot(*np.meshgrid(np.arange(60) - 30, np.arange(60) - 30))
+    return np.stack([np.where(r < inner, 3, np.where(r < 11, 2, 0))] * 2, -1).astype(np.uint8)
+
+
+def test_a_known_motion_is_the_same_each_time_and_shows_no_wall_that_was_drawn(save):
+    wall = rings(6)
     affine = np.diag([1.5, 1.5, 8, 1.0])
-    wall = np.where(r < 6, 3, np.where(r < 11, 2, 0)).astype(np.uint8)
     image = save("image.nii.gz", blobs((60, 60, 2)), affine)
-    label = save("label.nii.gz", np.stack([wall, wall], -1), affine)
+    label = save("label.nii.gz", wall, affine)
     first, again, another = (known_motion(image, label, "acdc", number) for number in (1, 1, 2))
     assert first.frames.shape == (60, 60, 2, 12)
     assert np.array_equal(first.frames, again.frames)
     assert not np.array_equal(first.frames, another.frames)
-    assert np.array_equal(first.label[..., 0], wall)
-    cavity = save("cavity.nii.gz", np.stack([wall == 3, wall == 3], -1).astype(np.uint8), affine)  # 1, in Sunnybrook
+    assert np.array_equal(first.label, wall)
+    cavity = save("cavity.nii.gz", (wall == 3).astype(np.uint8), affine)  # 1, in Sunnybrook
     alone = known_motion(image, cavity, "sunnybrook", 1)
     assert set(np.unique(alone.label)) == {0, 3}
     assert (alone.frames[..., 6] != alone.frames[..., 0]).any()
+
+
+def test_warnings_of_a_wrong_frame_are_counted_for_both_labels(save):
+    """Bright cavities of radius 6 and 3: each label fits its own frame without fault, and the other one badly."""
+    affine = np.diag([1.5, 1.5, 8, 1.0])
+    diastole, systole = (
+        [
+            save(f"{r}.nii.gz", np.where(rings(r) == 3, 100, 20).astype(np.float32), affine),
+            save(f"{r}_gt.nii.gz", rings(r), affine),
+        ]
+        for r in (6, 3)
+    )
+    pairs = [Pair("", a[0], b[0], a[1], b[1]) for a, b in ((diastole, systole), (systole, diastole))]
+    assert count_warnings({"acdc": pairs}) == {
+        "label of end-diastole, called end-diastole": {"acdc": "0 of 1"},
+        "label of end-diastole, called end-systole": {"acdc": "1 of 1"},
+        "label of end-systole, called end-systole": {"acdc": "0 of 1"},
+        "label of end-systole, called end-diastole": {"acdc": "1 of 1"},
+    }
+
+
+def test_a_header_without_orientation_does_not_count():
+    label = rings(6)
+    label[20:40, 10:18] = 1  # the right ventricle
+    images = np.stack([label * 30.0 + 5, label * 30.0 + 6], -1)
+    assert judge(Registration.load("cardiac"), Heart(images, label, np.diag([1.5, 1.5, 8, 1.0]))).reasons == (
+        "an ejection fraction of 0 % is not plausible",
+    )
