@@ -70,10 +70,31 @@ cardiac_voxelmorph)
 cardiac_published)
     train "$name" published "${cardiac[@]}" "${published[@]}" --batch_size 8 --max_epochs 20
     ;;
-hippocampus)
-    train hippocampus_first hippocampus "${hippocampus[@]}" --network_def#num_repeats "[4,0]" --max_epochs 24
-    train hippocampus hippocampus "${hippocampus[@]}" --initial_weights "$first" --max_epochs 16 \
-        --learning_rate 0.002 --regularization_weight 0.08 --folding_weight 50
+hippocampus) # with smaller features; then features of their own, and all of it again
+    small=(--taus 4.0 --network_def#features#channels "[16,32,32]" --network_def#features#residual_units 0
+        --network_def#step#1#smoothing 1.5 --network_def#ddf_smoothing 0.5)
+    train hippocampus_first hippocampus "${hippocampus[@]}" "${small[@]}" --max_epochs 24
+    train hippocampus_second hippocampus "${hippocampus[@]}" "${small[@]}" --initial_weights "$first" --max_epochs 16 \
+        --refine_steps 1 --learning_rate 0.002 --regularization_weight 0.08 --folding_weight 50
+    recipe=scripts/tools/gpu/hippocampus_cpu.yaml out=eval/weights/hippocampus
+    mkdir -p $out
+    [[ -f $out/start.pt ]] || "${PYTHON:-python}" -c "
+import torch
+from pathlib import Path
+from scripts.tools.gpu.tasks import read_config
+weights = read_config('hippocampus', [Path('$recipe')]).get_parsed_content('network').state_dict()
+trained = torch.load('eval/weights/hippocampus_second/model.pt')
+weights |= {key: value for key, value in trained.items() if key.startswith('levels.0')}
+torch.save(weights, '$out/start.pt')"
+    echo "initial_weights: $out/start.pt" >$out/start.yaml
+    "${PYTHON:-python}" -m scripts.tools.gpu.pack hippocampus --dataset_dir "$data/hippocampus" --output eval/packs/hippocampus.npz
+    "${PYTHON:-python}" -W ignore -m scripts.tools.gpu.train hippocampus --pack eval/packs/hippocampus.npz --seconds 8000 \
+        --output_dir $out --override $recipe $out/start.yaml
+    "${PYTHON:-python}" -c "
+import torch
+weights = torch.load('$out/model.pt')
+weights['levels.1.0.step_size'] = torch.tensor(0.15) # a tenth of tau
+torch.save(weights, '$out/model.pt')"
     ;;
 hippocampus_voxelmorph) # without labels
     train "$name" "hippocampus voxelmorph" "${hippocampus[@]}" --label_weight 0 --regularization_weight 0.1 \

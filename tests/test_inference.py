@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ckpt_export
 from scipy.ndimage import map_coordinates
 
-from scripts.networks import CNN, LNCC, Demons, Features, GraDIRN
+from scripts.networks import read_network
 from scripts.results.names import USUAL
 
 from .conftest import ROOT, blobs, load_json, message_of, oblique_affine
@@ -88,8 +88,7 @@ UNGATED = {"network_def#regularizer#0#gate": False}  # its explicit step is zero
 
 def shift_weights(path, shift):
     """Weights of ``hippocampus.yaml`` without its gate: every pair gets one shift, in voxels of the network's grid."""
-    options = {"step": Demons(LNCC(5)), "regularizer": (CNN(16, inputs="step"), None), "features": Features(2)}
-    net = GraDIRN(3, (1, 1), (4, 1), **options)
+    net = read_network(ROOT / "configs" / "hippocampus.yaml")
     for blocks in net.levels:
         blocks[0].step_size.data.zero_()
     for parameter in net.levels[0][0].regularizer.parameters():
