@@ -1,6 +1,8 @@
-"""Draws the learning curves of the shipped weights, from the TensorBoard files that ``models/train.sh`` writes.
+"""Draws the learning curves of the weights, from the TensorBoard files that ``models/train.sh`` writes.
 
 python -m scripts.tools.curves
+
+What ``scripts.tools.gpu.train`` trained afterwards has no such files.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ __all__ = ["draw_curves", "main", "read_curve"]
 
 TRAININGS = {  # in order; each starts from the weights of the one before
     "cardiac": tuple(f"cardiac_{number}" for number in range(1, 8)),
-    "hippocampus": ("hippocampus_first", "hippocampus"),
+    "hippocampus": ("hippocampus_first", "hippocampus_second"),
     "brain": ("brain",),
 }
 ROWS = {"loss": "training loss", "dice": "validation Dice"}

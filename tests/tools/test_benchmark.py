@@ -75,7 +75,7 @@ def convolutions(dims, channels, sizes):
             32,
             convolutions(3, [8, 16, 16, 16, 16, 3], [8] * 3) + convolutions(3, [8, 8, 8, 8, 8, 3], [16] * 4),
         ),
-        ("hippocampus", 32, 1_068_761_088),
+        ("hippocampus", 32, 1_717_043_200),
     ],
 )
 def test_the_convolutions_take_no_more_than_they_must(name, size, expected):
