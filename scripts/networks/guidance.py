@@ -13,7 +13,7 @@ from .similarity import SSD, Similarity, Term
 __all__ = ["Guidance", "GuidanceLayout", "Landmarks"]
 
 AT_ONCE = 8  # label channels whose gradients are in memory at the same time
-CORRECTIONS = 2  # after each step, since a displacement is not linear
+CORRECTIONS = 3  # after each step, since a displacement is not linear
 LOOSE = 1e-2  # added to the kernel matrix of landmarks, since they are not exact
 
 
