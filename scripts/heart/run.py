@@ -13,7 +13,7 @@ from ..support.command_line import number
 from ..support.errors import InputError, find_input_error
 from ..support.files import read_record, user_path
 from ..support.fingerprint import fingerprint
-from ..verdict import check_level, reaches
+from ..verdict import check_level, refuse_verdicts
 from ..verdict.judge import LEVELS
 from . import cine as cine_module
 from . import departure, frames, refinement, results, strain, tracking, verdict
@@ -150,10 +150,7 @@ class CineTracker:
             logger.info("report: %s", self.report.path)
         if failures:
             raise InputError(f"{len(failures)} of {len(self.cines)} cines failed: {', '.join(failures)}.")
-        level = self.fail_on
-        bad = [f"{'this cine' if n == '.' else n} ({v})" for n, v in verdicts.items() if level and reaches(v, level)]
-        if bad:
-            raise InputError(f"--fail_on {level}: {len(bad)} of {len(self.cines)} cines: {', '.join(bad)}.")
+        refuse_verdicts(verdicts, self.fail_on, "cine")
 
     def _track(self, entry: Mapping[str, Any]) -> str:
         """Track a cine that is not done yet, and return its verdict."""

@@ -13,6 +13,7 @@ import torch
 from ..deformation.grid import lattice
 from ..images.intensities import find_range
 from ..networks.similarity import local_moments
+from ..results.measures import scale
 from ..verdict.evidence import WINDOW
 from ..verdict.judge import LEVELS, Verdict
 from .cine import CAVITY, MYOCARDIUM, separation
@@ -160,8 +161,7 @@ def _agreement(sums: np.ndarray) -> Any:
 
 
 def _scaled(images: torch.Tensor) -> torch.Tensor:
-    low, high = find_range(images.numpy()) or (0.0, 1.0)
-    return ((images - low) / (high - low)).clamp(0, 1)
+    return scale(images, find_range(images.numpy()))
 
 
 def _of_motion(tracked: TrackedCine) -> dict[str, float]:

@@ -22,7 +22,7 @@ from ..results.summary import EvaluationSummary
 from ..results.writer import RegistrationWriter
 from ..support.errors import InputError, find_input_error
 from ..support.processes import rank_and_count
-from ..verdict import check_level, reaches
+from ..verdict import check_level, refuse_verdicts
 from .pair import Registration
 
 if TYPE_CHECKING:
@@ -163,16 +163,7 @@ class PairEvaluator(SupervisedEvaluator):
             )
         if self.failures:
             raise InputError(f"{len(self.failures)} of {len(self.dataset)} pairs failed: {', '.join(self.failures)}.")
-        if self.fail_on is not None:
-            bad = [
-                f"{name or 'this pair'} ({verdict})"
-                for name, verdict in self.verdicts.items()
-                if reaches(verdict, self.fail_on)
-            ]
-            if bad:
-                raise InputError(
-                    f"--fail_on {self.fail_on}: {len(bad)} of {len(self.dataset)} pairs: {', '.join(bad)}."
-                )
+        refuse_verdicts(self.verdicts, self.fail_on, "pair")
 
     def _iteration(self, engine: Engine, batchdata: int) -> dict[str, Any]:  # type: ignore[override]
         if batchdata >= len(self.dataset):

@@ -11,6 +11,7 @@ from ..support.errors import InputError
 
 __all__ = ["ERROR_MAP", "OUTPUTS", "USUAL", "check_scheme", "every_name", "file_names"]
 
+ERROR_MAP = "error_mm.nii.gz"
 OUTPUTS = (
     "moving_warped.nii.gz",
     "label_warped.nii.gz",
@@ -20,11 +21,10 @@ OUTPUTS = (
     "alignment.mat",
     "brain_mask_fixed.nii.gz",
     "brain_mask_moving.nii.gz",
-    "error_mm.nii.gz",
+    ERROR_MAP,
     "overview.png",
     "metrics.json",
 )
-ERROR_MAP = "error_mm.nii.gz"
 USUAL = tuple(file for file in OUTPUTS if not file.startswith(("brain_mask", "error")))  # the others are on request
 SCHEMES = (None, "bids")
 ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9]+)")  # of BIDS: a key and its value
@@ -70,7 +70,7 @@ def file_names(inputs: Mapping[str, Any], scheme: str | None) -> dict[str, str]:
         "alignment.mat": _name({**there, "desc": "alignment"}, "xfm.mat"),
         "brain_mask_fixed.nii.gz": _name({**shared, "space": space, "desc": "brain"}, "mask.nii.gz"),
         "brain_mask_moving.nii.gz": _name({**shared, "space": source, "desc": "brain"}, "mask.nii.gz"),
-        "error_mm.nii.gz": _name({**image, "desc": "error"}, "map.nii.gz"),
+        ERROR_MAP: _name({**image, "desc": "error"}, "map.nii.gz"),
         "overview.png": _name({**there, "desc": "overview"}, "xfm.png"),
         "metrics.json": "metrics.json",
     }

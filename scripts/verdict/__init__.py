@@ -2,7 +2,7 @@
 
 from .error_map import ErrorModel, error_features, find_tissue, read_error_model
 from .evidence import find_evidence
-from .judge import Judge, Verdict, check_level, reaches, read_judge
+from .judge import Judge, Verdict, check_level, reaches, read_judge, refuse_verdicts
 
 __all__ = [
     "ErrorModel",
@@ -15,4 +15,5 @@ __all__ = [
     "reaches",
     "read_error_model",
     "read_judge",
+    "refuse_verdicts",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from ..deformation.grid import length
 from ..networks.kernels.filters import gaussian
 from ..networks.kernels.sampling import resize, warp
 from ..networks.similarity import FLAT, local_moments
-from ..support.errors import InputError
 from .evidence import TISSUE, WINDOW
+from .judge import read_learned
 
 __all__ = ["FEATURES", "ErrorModel", "error_features", "find_tissue", "read_error_model"]
 
@@ -126,11 +126,12 @@ def read_error_model(file: str | Path, task: str) -> ErrorModel | None:
     Raises:
         InputError: when the file cannot be read.
     """
-    try:
-        content = json.loads(Path(file).read_text()).get(task, {}).get("error")
-        return None if content is None else ErrorModel(**content)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"verdicts: {file} cannot be read ({error}): expected the file beside the weights.") from error
+
+    def build(content: dict[str, Any]) -> ErrorModel | None:
+        learned = content.get("error")
+        return None if learned is None else ErrorModel(**learned)
+
+    return read_learned(file, task, build)
 
 
 def _lengths(vectors: torch.Tensor) -> torch.Tensor:

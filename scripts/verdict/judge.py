@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..support.errors import InputError
 
-__all__ = ["LEVELS", "REASONS", "Judge", "Measure", "Verdict", "check_level", "reaches", "read_judge"]
+__all__ = [
+    "LEVELS",
+    "REASONS",
+    "Judge",
+    "Measure",
+    "Verdict",
+    "check_level",
+    "reaches",
+    "read_judge",
+    "read_learned",
+    "refuse_verdicts",
+]
+
+Learned = TypeVar("Learned")
 
 LEVELS = ("good", "doubtful", "failed")
 FROM = (0.0, 0.1, 0.5)  # the probability of a failure at which each of them begins
@@ -145,6 +158,38 @@ def reaches(verdict: str, level: str) -> bool:
     return LEVELS.index(verdict) >= LEVELS.index(level)
 
 
+def refuse_verdicts(verdicts: Mapping[str, str], level: str | None, kind: str) -> None:
+    """Raise an error where results have a verdict, or a worse one.
+
+    Args:
+        verdicts: the verdict of each result by its name, which is empty or ``.`` if there is only one.
+        level: the verdict; None allows all.
+        kind: what the results are of, such as ``pair``.
+
+    Raises:
+        InputError: it names all of them.
+    """
+    if level is None:
+        return
+    bad = [name for name, verdict in verdicts.items() if reaches(verdict, level)]
+    if bad:
+        named = ", ".join(f"{f'this {kind}' if name in ('', '.') else name} ({verdicts[name]})" for name in bad)
+        raise InputError(f"--fail_on {level}: {len(bad)} of {len(verdicts)} {kind}s: {named}.")
+
+
+def read_learned(file: str | Path, task: str, build: Callable[[dict[str, Any]], Learned]) -> Learned | None:
+    """Read what was learned for a task, by ``build`` from its entry of the file; None where there is no entry.
+
+    Raises:
+        InputError: when the file or the entry cannot be read.
+    """
+    try:
+        content = json.loads(Path(file).read_text()).get(task)
+        return None if content is None else build(content)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"verdicts: {file} cannot be read ({error}): expected the file beside the weights.") from error
+
+
 def read_judge(file: str | Path, task: str) -> Judge:
     """Read what was learned for a task; a task of the user's own has a judge for which only warnings count.
 
@@ -155,11 +200,9 @@ def read_judge(file: str | Path, task: str) -> Judge:
     Raises:
         InputError: when the file cannot be read.
     """
-    try:
-        content = json.loads(Path(file).read_text()).get(task)
-        if content is None:
-            return Judge({})
+
+    def build(content: dict[str, Any]) -> Judge:
         measures = {name: Measure(**values) for name, values in content["measures"].items()}
         return Judge(measures, content["offset"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"verdicts: {file} cannot be read ({error}): expected the file beside the weights.") from error
+
+    return read_learned(file, task, build) or Judge({})
